@@ -1,0 +1,1 @@
+"""The small library that the chapters of the ALS course import."""
