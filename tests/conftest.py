@@ -1,0 +1,30 @@
+"""Settings that all tests share: where the real data are, and no silent skip."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BESIDE = ROOT.parent / "shared" / "data"
+
+if BESIDE.is_dir():
+    os.environ.setdefault("ALS_COURSE_DATA", str(BESIDE))
+
+
+@pytest.fixture(scope="session")
+def movielens():
+    """MovieLens 100K, from wherever this machine has it."""
+    from als_course import datasets
+
+    return datasets.fetch_movielens_100k()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session, exitstatus):
+    """Where `ALS_COURSE_NO_SKIP=1`, as in CI, a skipped test is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if skipped and os.environ.get("ALS_COURSE_NO_SKIP") == "1":
+        reporter.write_line(f"{len(skipped)} skipped, and nothing may be", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
