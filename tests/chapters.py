@@ -1,0 +1,134 @@
+"""What the checks know of the book's pages; run as a program, it is `make outputs`.
+
+A chapter is a MyST notebook that `_toc.yml` names. For each there is a stored
+notebook in `tests/outputs`, or two where the data can come from two sources: code
+cells only, with their text outputs.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+import yaml
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOK = ROOT / "book"
+OUTPUTS = ROOT / "tests" / "outputs"
+REAL, LOOK_ALIKE = "real", "look-alike"
+
+
+def pages() -> list[str]:
+    """Names of all pages in the order of the table of contents."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
+    listed = [entry for part in toc["parts"] for entry in part["chapters"]]
+    return [Path(name).name for name in (toc["root"], *(e["file"] for e in listed))]
+
+
+def page_path(name: str) -> Path:
+    """Where the source of a page is."""
+    return BOOK / f"{name}.md"
+
+
+def is_notebook(name: str) -> bool:
+    """Whether the page has cells to run."""
+    return "{code-cell}" in page_path(name).read_text("utf-8")
+
+
+def notebooks() -> list[str]:
+    """Names of the pages that have cells to run."""
+    return [name for name in pages() if is_notebook(name)]
+
+
+def teaching_chapters() -> list[str]:
+    """Names of the notebooks that teach: all parts but the reference."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
+    parts = [part for part in toc["parts"] if part["caption"] != "Reference"]
+    return [Path(e["file"]).name for part in parts for e in part["chapters"]]
+
+
+def read(name: str) -> nbformat.NotebookNode:
+    """The page as a notebook."""
+    return jupytext.read(page_path(name))
+
+
+def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """The cells that run."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def variants(name: str) -> list[str]:
+    """The sources of data that the page is stored for."""
+    two = "fetch_amazon_reviews" in page_path(name).read_text("utf-8")
+    return [REAL, LOOK_ALIKE] if two else [REAL]
+
+
+def stored_path(name: str, variant: str) -> Path:
+    """Where the stored outputs of a page are."""
+    suffix = f".{variant}" if len(variants(name)) > 1 else ""
+    return OUTPUTS / f"{name}{suffix}.ipynb"
+
+
+def name_and_variant(stored: Path) -> tuple[str, str]:
+    """Which page, and which of its sources, a stored notebook belongs to."""
+    name, _, variant = stored.stem.partition(".")
+    return name, variant or REAL
+
+
+def kernel_environment(variant: str) -> dict[str, str]:
+    """Environment of a kernel that shows the page with this source of data."""
+    forced = {"ALS_COURSE_AMAZON": LOOK_ALIKE} if variant == LOOK_ALIKE else {}
+    return os.environ | forced
+
+
+def have_real_amazon() -> bool:
+    """Whether this machine can get the real Amazon reviews."""
+    from als_course import datasets
+
+    return datasets.fetch_amazon_reviews().source == REAL
+
+
+def execute(name: str, variant: str) -> nbformat.NotebookNode:
+    """Run a page in `book` from a fresh kernel and keep what nbval compares."""
+    notebook = read(name)
+    notebook.cells = code_cells(notebook)
+    client = NotebookClient(
+        notebook, timeout=600, resources={"metadata": {"path": str(BOOK)}}
+    )
+    client.execute(env=kernel_environment(variant))
+    notebook.metadata = {"kernelspec": notebook.metadata.kernelspec}
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number}"
+        tags = cell.metadata.get("tags")
+        cell.metadata = {"tags": tags} if tags else {}
+        for output in cell.outputs:
+            output.metadata = {}
+            for kind in [k for k in output.get("data", {}) if k.startswith("image/")]:
+                del output.data[kind]
+            if output.output_type == "stream":
+                del output["metadata"]
+    return notebook
+
+
+def write_outputs() -> None:
+    """Write every stored notebook anew and remove those without a page."""
+    sys.path.insert(0, str(BOOK))
+    written = set()
+    for name in notebooks():
+        for variant in variants(name):
+            path = stored_path(name, variant)
+            written.add(path)
+            if variant == REAL and len(variants(name)) > 1 and not have_real_amazon():
+                print(f"{path.name}: kept, the real Amazon reviews are not here")
+                continue
+            nbformat.write(execute(name, variant), path)
+            print(f"{path.name}: written")
+    for path in set(OUTPUTS.glob("*.ipynb")) - written:
+        path.unlink()
+        print(f"{path.name}: removed, it has no page")
+
+
+if __name__ == "__main__":
+    write_outputs()

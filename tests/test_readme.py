@@ -1,0 +1,89 @@
+"""What the README tells people to type exists, and is what the checks run."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+import chapters
+
+README = (chapters.ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```\n(.*?)^```$", README, flags=re.M | re.S)
+
+needs_make = pytest.mark.skipif(not shutil.which("make"), reason="install make")
+
+
+def recipe(target: str) -> str:
+    """What make would run for a target on a machine where nothing is set up."""
+    run = subprocess.run(
+        ["make", "--always-make", "--dry-run", target],
+        cwd=chapters.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"MAKEFLAGS": ""},
+    )
+    return run.stdout
+
+
+@needs_make
+def test_every_make_command_named_anywhere_exists():
+    pages = [chapters.page_path(name) for name in chapters.pages()]
+    texts = [README, *(page.read_text("utf-8") for page in pages)]
+    named = set(re.findall(r"(?:`|^)make ([a-z]+)", "\n".join(texts), flags=re.M))
+    assert {"book", "test", "lab", "outputs", "help"} <= named
+    for target in named:
+        assert recipe(target)
+
+
+@needs_make
+def test_commands_without_make_are_those_of_the_makefile():
+    done = recipe("test").replace(".venv/bin/python -m pytest", "pytest")
+    done = done.replace(".venv/bin/", "").replace("python3 -m venv", "python -m venv")
+    lines = BLOCKS[1].splitlines()
+    assert lines[1] == "source .venv/bin/activate"
+    # make leaves the site's tests for after the build, and pip's progress out
+    done = done.replace(" --ignore=tests/test_site.py", "").replace(" --quiet", "")
+    for line in [lines[0], *lines[2:]]:
+        assert line in done
+
+
+@needs_make
+def test_help_lists_every_target():
+    makefile = (chapters.ROOT / "Makefile").read_text("utf-8")
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, flags=re.M)[1].split()
+    run = subprocess.run(
+        ["make", "help"], cwd=chapters.ROOT, capture_output=True, text=True, check=True
+    )
+    assert [line.split()[0] for line in run.stdout.splitlines()] == phony
+
+
+def test_every_path_named_exists():
+    named = re.findall(r"\]\(([^)]+)\)", README)
+    named += re.findall(r"^\| `([^`*]+)` \|", README, flags=re.M)
+    assert len(named) >= 7
+    for path in named:
+        assert (chapters.ROOT / path).exists(), path
+
+
+def test_every_requirement_is_pinned_and_every_named_one_has_a_reason():
+    text = (chapters.ROOT / "requirements.txt").read_text("utf-8")
+    named, pulled_in = text.split("# -- what those pull in")
+    lines = [li for li in named.splitlines() if li and not li.startswith("#")]
+    for line in lines:
+        assert re.fullmatch(r"[a-z0-9-]+==\S+ +# \S.{10,}", line), line
+    for line in pulled_in.splitlines()[1:]:
+        assert re.fullmatch(r"[a-z0-9_.-]+==[^\s;]+( ; .+)?", line), line
+
+
+def test_ci_and_readme_agree_on_python_versions():
+    workflow = chapters.ROOT / ".github" / "workflows" / "check.yml"
+    jobs = yaml.safe_load(workflow.read_text("utf-8"))["jobs"]
+    versions = jobs["make"]["strategy"]["matrix"]["python"]
+    needed = README.split("You need Python")[1].split("\n")[0]
+    assert versions == re.findall(r"\b3\.\d\d\b", needed)
+    assert sys.version_info >= tuple(map(int, versions[0].split(".")))
