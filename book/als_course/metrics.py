@@ -1,0 +1,476 @@
+"""Measure how good predicted ratings and ranked lists are.
+
+One definition each. For lists, an item is relevant or it is not, and a list that is
+shorter than ``k`` counts as filled up with misses. A user without a relevant item
+scores nan, so that means over users leave that user out.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import sparse, stats
+from sklearn.metrics import mean_absolute_error, root_mean_squared_error
+
+__all__ = [
+    "Interval",
+    "average_precision_at_k",
+    "bootstrap_interval",
+    "bootstrap_rmse",
+    "mae",
+    "ndcg_at_k",
+    "precision_at_k",
+    "ranking_scores",
+    "recall_at_k",
+    "rmse",
+    "top_k",
+]
+
+
+def rmse(actual, predicted):
+    """Root of the mean squared error, in the unit of the ratings.
+
+    Parameters
+    ----------
+    actual, predicted : array-like of shape (n_ratings,)
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If the two differ in length, are empty, not flat, or hold nan or infinity.
+
+    Examples
+    --------
+    >>> rmse([4, 2], [3, 2])
+    0.7071067811865476
+    """
+    _check_flat(actual, predicted)
+    return float(root_mean_squared_error(actual, predicted))
+
+
+def mae(actual, predicted):
+    """Mean absolute error, in the unit of the ratings.
+
+    Parameters
+    ----------
+    actual, predicted : array-like of shape (n_ratings,)
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If the two differ in length, are empty, not flat, or hold nan or infinity.
+
+    Examples
+    --------
+    >>> mae([4, 2], [3, 2])
+    0.5
+    """
+    _check_flat(actual, predicted)
+    return float(mean_absolute_error(actual, predicted))
+
+
+def precision_at_k(recommended, relevant, k):
+    """Share of the first `k` recommendations that are relevant.
+
+    Divides by `k`, however few items are relevant, so a user with three relevant
+    items scores 0.3 at best for ``k=10``. The library *implicit* divides by
+    ``min(k, number of relevant items)`` instead.
+
+    Parameters
+    ----------
+    recommended : sequence of int
+        Item columns, best first, no repeats.
+    relevant : collection of int
+        Item columns that the user likes.
+    k : int
+
+    Returns
+    -------
+    float
+        nan if nothing is relevant.
+
+    Raises
+    ------
+    ValueError
+        If `recommended` repeats an item or `k` is below 1.
+
+    Examples
+    --------
+    >>> precision_at_k([7, 1, 3, 5], relevant={1, 5, 9}, k=4)
+    0.5
+    """
+    return float(_precision(*_hits_of_one(recommended, relevant, k)))
+
+
+def recall_at_k(recommended, relevant, k):
+    """Share of the relevant items that are among the first `k` recommendations.
+
+    Parameters
+    ----------
+    recommended : sequence of int
+        Item columns, best first, no repeats.
+    relevant : collection of int
+        Item columns that the user likes.
+    k : int
+
+    Returns
+    -------
+    float
+        nan if nothing is relevant.
+
+    Raises
+    ------
+    ValueError
+        If `recommended` repeats an item or `k` is below 1.
+
+    Examples
+    --------
+    >>> recall_at_k([7, 1, 3, 5], relevant={1, 5, 9, 8}, k=4)
+    0.5
+    """
+    return float(_recall(*_hits_of_one(recommended, relevant, k)))
+
+
+def average_precision_at_k(recommended, relevant, k):
+    """Mean, over the relevant items, of the precision at the place of each.
+
+    Relevant items outside the first `k` count 0. Divides by ``min(k, number of
+    relevant items)``, so that a perfect list scores 1. Its mean over users is MAP@k.
+
+    Parameters
+    ----------
+    recommended : sequence of int
+        Item columns, best first, no repeats.
+    relevant : collection of int
+        Item columns that the user likes.
+    k : int
+
+    Returns
+    -------
+    float
+        nan if nothing is relevant.
+
+    Raises
+    ------
+    ValueError
+        If `recommended` repeats an item or `k` is below 1.
+
+    Examples
+    --------
+    Hits in places 2 and 4, of two that are relevant: (1/2 + 2/4) / 2.
+
+    >>> average_precision_at_k([7, 1, 3, 5], relevant={1, 5}, k=4)
+    0.5
+    """
+    return float(_average_precision(*_hits_of_one(recommended, relevant, k)))
+
+
+def ndcg_at_k(recommended, relevant, k):
+    """Normalised discounted cumulative gain of the first `k` recommendations.
+
+    A hit in place ``p = 1, 2, ...`` gains ``1 / log2(p + 1)``. The sum is divided by
+    that of the best possible list, which has ``min(k, number of relevant items)``
+    hits at its head. Follows Järvelin and Kekäläinen (2002) [1]_ with binary gains.
+
+    Parameters
+    ----------
+    recommended : sequence of int
+        Item columns, best first, no repeats.
+    relevant : collection of int
+        Item columns that the user likes.
+    k : int
+
+    Returns
+    -------
+    float
+        nan if nothing is relevant.
+
+    Raises
+    ------
+    ValueError
+        If `recommended` repeats an item or `k` is below 1.
+
+    References
+    ----------
+    .. [1] K. Järvelin, J. Kekäläinen, "Cumulated gain-based evaluation of IR
+       techniques", ACM TOIS 20(4), 2002.
+
+    Examples
+    --------
+    >>> ndcg_at_k([7, 3, 1], relevant={1}, k=3)
+    0.5
+    """
+    return float(_ndcg(*_hits_of_one(recommended, relevant, k)))
+
+
+def top_k(scores, k, exclude=None):
+    """Find the `k` best columns of each row of scores.
+
+    Parameters
+    ----------
+    scores : array-like of shape (n_items,) or (n_users, n_items)
+        A score of minus infinity takes a column out.
+    k : int
+    exclude : CSR array of shape (n_users, n_items), optional
+        Columns with a stored entry are taken out; for flat scores, one row.
+
+    Returns
+    -------
+    columns : int array of shape (k,) or (n_users, k)
+        Highest score first; equal scores by column, ascending. At most ``n_items``
+        wide. Where too few columns are left, -1.
+    best : float64 array of the same shape
+        Their scores; minus infinity where `columns` is -1.
+
+    Raises
+    ------
+    ValueError
+        If a score is nan, `k` is below 1 or `exclude` does not fit.
+
+    Examples
+    --------
+    >>> columns, best = top_k([0.5, 0.9, 0.5, 0.1], k=3)
+    >>> columns.tolist()
+    [1, 0, 2]
+    """
+    _check_k(k)
+    block = np.array(scores, dtype=np.float64, ndmin=2)
+    if np.isnan(block).any():
+        raise ValueError("scores hold nan, which has no rank")
+    if exclude is not None:
+        _check_csr(exclude, "exclude")
+        if exclude.shape != block.shape:
+            raise ValueError(f"exclude has shape {exclude.shape}, not {block.shape}")
+        rows = np.repeat(np.arange(len(block)), np.diff(exclude.indptr))
+        block[rows, exclude.indices] = -np.inf
+    columns = np.argsort(-block, axis=1, kind="stable")[:, :k]
+    best = np.take_along_axis(block, columns, axis=1)
+    columns[best == -np.inf] = -1
+    return (columns, best) if np.ndim(scores) == 2 else (columns[0], best[0])
+
+
+def ranking_scores(recommended, test, k=10):
+    """Score the lists of many users at once.
+
+    Parameters
+    ----------
+    recommended : int array of shape (n_users, n)
+        Item columns, best first, no repeats; -1 for an empty place.
+    test : CSR array of shape (n_users, n_items)
+        Each stored entry is a relevant item, whatever its value.
+    k : int
+
+    Returns
+    -------
+    DataFrame of shape (n_users, 4)
+        Columns ``precision``, ``recall``, ``map`` and ``ndcg``, as defined by the
+        functions of this module; one row a user, nan for users without a relevant
+        item. ``.mean()`` leaves those out and ``.count()`` tells how many are left.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, `k` is below 1, an item is unknown or repeated.
+    """
+    _check_k(k)
+    _check_csr(test, "test")
+    lists = np.asarray(recommended)
+    _check_lists(lists, *test.shape)
+    lists = np.pad(
+        lists[:, :k], ((0, 0), (0, max(0, k - lists.shape[1]))), constant_values=-1
+    )
+    n_relevant = np.diff(test.indptr)
+    # A user and an item make one number, so that one look-up finds all hits.
+    first = np.arange(test.shape[0], dtype=np.int64) * test.shape[1]
+    relevant = np.repeat(first, n_relevant) + test.indices
+    hits = np.isin(lists + first[:, None], relevant) & (lists >= 0)
+    return pd.DataFrame(
+        {
+            "precision": _precision(hits, n_relevant),
+            "recall": _recall(hits, n_relevant),
+            "map": _average_precision(hits, n_relevant),
+            "ndcg": _ndcg(hits, n_relevant),
+        }
+    )
+
+
+class Interval(NamedTuple):
+    """An estimate with the two ends of its confidence interval.
+
+    Attributes
+    ----------
+    estimate, low, high : float
+    """
+
+    estimate: float
+    low: float
+    high: float
+
+
+def bootstrap_interval(values, n_resamples=1000, confidence=0.95, seed=0):
+    """Mean over users, with its percentile bootstrap interval.
+
+    Users are drawn, not ratings: ratings of one user resemble each other. To compare
+    two models, give the differences of their scores, user by user.
+
+    Parameters
+    ----------
+    values : array-like of shape (n_users,)
+        One score a user; nan (nothing to score) is left out.
+    n_resamples : int
+    confidence : float
+        Between 0 and 1.
+    seed : int
+
+    Returns
+    -------
+    Interval
+
+    Raises
+    ------
+    ValueError
+        If fewer than two users have a score, or one is infinite.
+
+    References
+    ----------
+    B. Efron, R. Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    values = values[~np.isnan(values)]
+    return _bootstrap((values,), np.mean, n_resamples, confidence, seed)
+
+
+def bootstrap_rmse(users, errors, n_resamples=1000, confidence=0.95, seed=0):
+    """RMSE with its percentile bootstrap interval over users.
+
+    Each user drawn brings all of his or her errors along.
+
+    Parameters
+    ----------
+    users : array-like of shape (n_ratings,)
+        Who gave each rating; any kind of id.
+    errors : array-like of shape (n_ratings,)
+        Actual minus predicted rating.
+    n_resamples : int
+    confidence : float
+        Between 0 and 1.
+    seed : int
+
+    Returns
+    -------
+    Interval
+
+    Raises
+    ------
+    ValueError
+        If the two differ in length, hold fewer than two users, or an error is nan or
+        infinite.
+    """
+    if np.shape(users) != np.shape(errors):
+        raise ValueError(f"{np.shape(users)} users but {np.shape(errors)} errors")
+    codes, _ = pd.factorize(np.asarray(users))
+    counts = np.bincount(codes)
+    squares = np.bincount(codes, weights=np.square(errors))
+
+    def pooled(squares, counts, axis=-1):
+        return np.sqrt(squares.sum(axis=axis) / counts.sum(axis=axis))
+
+    return _bootstrap((squares, counts), pooled, n_resamples, confidence, seed)
+
+
+def _check_flat(actual, predicted):
+    if np.ndim(actual) != 1 or np.ndim(predicted) != 1:
+        raise ValueError(
+            "actual and predicted must be flat, got shapes "
+            f"{np.shape(actual)} and {np.shape(predicted)}"
+        )
+
+
+def _check_k(k):
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+
+
+def _check_csr(matrix, name):
+    if not sparse.issparse(matrix) or matrix.format != "csr":
+        raise ValueError(f"{name} must be a SciPy CSR array, call .tocsr()")
+
+
+def _check_lists(lists, n_users, n_items):
+    if lists.ndim != 2 or len(lists) != n_users or lists.dtype.kind != "i":
+        raise ValueError(
+            f"recommended must be one row of ints for each of {n_users} users, "
+            f"got shape {lists.shape} of {lists.dtype}"
+        )
+    if lists.size and not -1 <= lists.min() <= lists.max() < n_items:
+        raise ValueError(f"recommended holds columns outside -1..{n_items - 1}")
+    ordered = np.sort(lists, axis=1)
+    repeated = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+    if repeated.any():
+        user = np.flatnonzero(repeated.any(axis=1))[0]
+        raise ValueError(f"the list of user {user} repeats an item")
+
+
+def _hits_of_one(recommended, relevant, k):
+    """One user's hits in the first k places, and the number of relevant items."""
+    _check_k(k)
+    recommended, relevant = list(recommended), set(relevant)
+    if len(set(recommended)) < len(recommended):
+        raise ValueError(f"recommended repeats an item: {recommended}")
+    hits = [item in relevant for item in recommended[:k]]
+    return np.pad(np.array(hits, dtype=bool), (0, k - len(hits))), len(relevant)
+
+
+# These take hits, a boolean array (..., k), and n_relevant, an int array (...).
+
+
+def _precision(hits, n_relevant):
+    return np.where(np.equal(n_relevant, 0), np.nan, hits.mean(axis=-1))
+
+
+def _recall(hits, n_relevant):
+    return _divide(hits.sum(axis=-1), n_relevant)
+
+
+def _average_precision(hits, n_relevant):
+    k = hits.shape[-1]
+    precisions = np.cumsum(hits, axis=-1) / np.arange(1, k + 1)
+    return _divide((precisions * hits).sum(axis=-1), np.minimum(k, n_relevant))
+
+
+def _ndcg(hits, n_relevant):
+    k = hits.shape[-1]
+    gains = 1 / np.log2(np.arange(2, k + 2))
+    ideal = np.concatenate([[0.0], np.cumsum(gains)])
+    return _divide((hits * gains).sum(axis=-1), ideal[np.minimum(k, n_relevant)])
+
+
+def _divide(total, number):
+    """Divide, with nan where there is nothing to divide by."""
+    total = np.asarray(total, dtype=np.float64)
+    return np.divide(total, number, out=np.full_like(total, np.nan), where=number != 0)
+
+
+def _bootstrap(samples, statistic, n_resamples, confidence, seed):
+    if len(samples[0]) < 2 or not np.isfinite(samples[0]).all():
+        raise ValueError("the bootstrap needs at least two users and finite scores")
+    result = stats.bootstrap(
+        samples,
+        statistic,
+        n_resamples=n_resamples,
+        batch=100,
+        paired=True,
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = result.confidence_interval
+    return Interval(float(statistic(*samples)), float(low), float(high))

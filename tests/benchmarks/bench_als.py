@@ -1,0 +1,37 @@
+"""Time of a sweep over a million ratings, 6,040 users and 3,706 items.
+
+Run it by name: ``pytest tests/benchmarks/bench_als.py``. The course promises at most
+1.5 s for 64 factors on two cores.
+"""
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from als_course.als import ExplicitALS
+
+pytest.importorskip("pytest_benchmark", reason="pip install pytest-benchmark")
+
+SHAPE, N_RATINGS = (6040, 3706), 1_000_000
+
+
+@pytest.fixture(scope="module")
+def million():
+    """Ratings of which few users and items have many, as in MovieLens 1M."""
+    rng = np.random.default_rng(0)
+    shares = [rng.lognormal(sigma=1.1, size=SHAPE[0])]
+    shares += [rng.lognormal(sigma=1.6, size=SHAPE[1])]
+    shares = [share / share.sum() for share in shares]
+    cells = np.empty(0, dtype=np.int64)
+    while len(cells) < N_RATINGS:
+        users, items = (rng.choice(len(p), N_RATINGS, p=p) for p in shares)
+        cells = np.union1d(cells, users * SHAPE[1] + items)
+    cells = rng.choice(cells, N_RATINGS, replace=False)
+    stars = rng.integers(1, 6, N_RATINGS).astype(float)
+    return csr_array((stars, np.divmod(cells, SHAPE[1])), shape=SHAPE)
+
+
+@pytest.mark.parametrize("n_factors", [16, 64, 128])
+def test_explicit_sweep(benchmark, million, n_factors):
+    model = ExplicitALS(n_factors=n_factors, n_iterations=1)
+    benchmark.pedantic(model.fit, args=(million,), rounds=3, warmup_rounds=1)

@@ -1,0 +1,232 @@
+"""Baselines by hand, and the manners that every recommender shares."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+from scipy.sparse import csr_array
+from sklearn.exceptions import NotFittedError
+
+from als_course import baselines
+from als_course.als import ExplicitALS
+
+NAN = np.nan
+#: Users x items; nan is unknown. The last user and the last item have no rating.
+TOY = np.array(
+    [
+        [5, 4, NAN, 1, NAN],
+        [4, NAN, 2, NAN, NAN],
+        [NAN, 5, 1, NAN, NAN],
+        [NAN, NAN, NAN, NAN, NAN],
+    ]
+)
+MEAN = 22 / 7
+
+
+def as_csr(dense):
+    users, items = np.nonzero(~np.isnan(dense))
+    return csr_array((dense[users, items], (users, items)), shape=dense.shape)
+
+
+MODELS = [
+    baselines.GlobalMean(),
+    baselines.ItemMean(),
+    baselines.DampedBiases(),
+    baselines.MostPopular(),
+    baselines.RandomRanking(),
+    ExplicitALS(n_factors=2, biases=True),
+]
+every_model = pytest.mark.parametrize("model", MODELS, ids=lambda m: type(m).__name__)
+
+
+def test_global_mean_by_hand():
+    model = baselines.GlobalMean().fit(as_csr(TOY))
+    assert model.mean_ == pytest.approx(MEAN)
+    assert model.predict([0, 3], [0, 4]) == pytest.approx([MEAN, MEAN])
+
+
+def test_item_mean_by_hand():
+    model = baselines.ItemMean().fit(as_csr(TOY))
+    expected = [4.5, 4.5, 1.5, 1, MEAN]
+    assert model.predict([3] * 5, range(5)) == pytest.approx(expected)
+    damped = baselines.ItemMean(damping=2).fit(as_csr(TOY))
+    assert damped.predict(0, 0) == pytest.approx((9 + 2 * MEAN) / 4)
+
+
+def test_damped_biases_by_hand():
+    model = baselines.DampedBiases(damping=3).fit(as_csr(TOY))
+    item = np.array([9 - 2 * MEAN, 9 - 2 * MEAN, 3 - 2 * MEAN, 1 - MEAN, 0])
+    item /= np.array([5, 5, 5, 4, 3])
+    first = (10 - 3 * MEAN - item[[0, 1, 3]].sum()) / 6
+    assert model.item_biases_ == pytest.approx(item)
+    assert model.user_biases_[[0, 3]] == pytest.approx([first, 0])
+    assert model.predict(0, 2) == pytest.approx(MEAN + item[2] + first)
+
+
+def test_more_damping_shrinks_every_bias():
+    small, large = (baselines.DampedBiases(d).fit(as_csr(TOY)) for d in (1, 10))
+    assert (np.abs(large.item_biases_) <= np.abs(small.item_biases_)).all()
+    assert np.abs(large.item_biases_).sum() < np.abs(small.item_biases_).sum()
+
+
+def test_most_popular_counts_and_breaks_ties_by_column():
+    model = baselines.MostPopular().fit(as_csr(TOY))
+    items, scores = model.recommend(3)
+    assert items.tolist() == [0, 1, 2, 3, 4]
+    assert scores.tolist() == [2, 2, 2, 1, 0]
+
+
+def test_random_ranking_is_fixed_by_seed_and_user():
+    ratings = csr_array(np.ones((300, 40)))
+    model = baselines.RandomRanking(seed=1).fit(ratings)
+    lists, _ = model.recommend(np.arange(300), n=1, exclude_seen=False)
+    again, _ = model.recommend(7, n=1, exclude_seen=False)
+    assert again[0] == lists[7, 0]
+    assert (np.bincount(lists[:, 0], minlength=40) > 0).all()
+    other = baselines.RandomRanking(seed=2).fit(ratings)
+    assert (other.recommend(np.arange(300), 1, False)[0] != lists).any()
+
+
+@every_model
+def test_recommend_ranks_the_predictions_of_what_is_unseen(model):
+    model.fit(as_csr(TOY))
+    for user, row in enumerate(TOY):
+        items, scores = model.recommend(user)
+        assert sorted(items) == np.flatnonzero(np.isnan(row)).tolist()
+        order = sorted(zip(-scores, items, strict=True))
+        assert [item for _, item in order] == items.tolist()
+        predicted = model.predict(np.full(len(items), user), items)
+        np.testing.assert_allclose(scores, predicted, rtol=1e-12)
+
+
+@every_model
+def test_recommend_for_several_is_that_for_each(model, monkeypatch):
+    monkeypatch.setattr(baselines, "BLOCK_CELLS", 5)  # one user a block
+    model.fit(as_csr(TOY))
+    lists, scores = model.recommend([3, 0, 0], n=4)
+    assert lists.shape == scores.shape == (3, 4)
+    for place, user in enumerate([3, 0, 0]):
+        items, best = model.recommend(user, n=4)
+        filled = lists[place] >= 0
+        assert lists[place, filled].tolist() == items.tolist()
+        np.testing.assert_allclose(scores[place, filled], best, rtol=1e-12)
+        assert (scores[place, ~filled] == -np.inf).all()
+    assert model.recommend([], n=4)[0].shape == (0, 4)
+
+
+@every_model
+def test_recommend_gives_all_there_is_when_asked_for_more(model):
+    model.fit(as_csr(TOY))
+    assert len(model.recommend(0, n=99)[0]) == 2
+    assert len(model.recommend(0, n=99, exclude_seen=False)[0]) == 5
+
+
+@every_model
+def test_predict_keeps_the_shape(model):
+    model.fit(as_csr(TOY))
+    assert isinstance(model.predict(0, 1), float)
+    assert model.predict([0], [1]).shape == (1,)
+    assert model.predict([], []).shape == (0,)
+    assert model.predict([[0, 1]], [[1, 2]]).shape == (1, 2)
+
+
+@every_model
+@pytest.mark.parametrize(
+    ("users", "items", "message"),
+    [
+        (4, 0, r"user 4 is not in 0\.\.3.*factorize"),
+        (-1, 0, "user -1 is not in"),
+        (0, 5, r"item 5 is not in 0\.\.4.*factorize"),
+        ([0, 3_000_000_000], [0, 0], "user 3000000000 is not in"),
+        ([2**63], [0], "user 9223372036854775808 is not in"),
+        (0, 3e9, "item must be an integer, got float64.*factorize"),
+        ("A2IBPI20UZIR0U", 0, "user must be an integer, got <U14.*factorize"),
+        (True, 0, "user must be an integer, got bool"),
+        ([0, 1], [0], "differ in shape"),
+    ],
+)
+def test_unknown_users_and_items_are_refused(model, users, items, message):
+    model.fit(as_csr(TOY))
+    with pytest.raises(ValueError, match=message):
+        model.predict(users, items)
+
+
+@every_model
+def test_recommend_refuses_the_unknown_and_the_empty(model):
+    model.fit(as_csr(TOY))
+    with pytest.raises(ValueError, match="user 4 is not in"):
+        model.recommend(4)
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        model.recommend(0, n=0)
+
+
+@every_model
+def test_nothing_works_before_fit(model):
+    fresh = type(model)()
+    for call in (fresh.predict, lambda u, i: fresh.recommend(u)):
+        with pytest.raises(NotFittedError, match=f"call {type(model).__name__}.fit"):
+            call(0, 0)
+
+
+BAD_RATINGS = {
+    "dense": (TOY, TypeError, "must be a SciPy CSR matrix.*got ndarray"),
+    "coo": (as_csr(TOY).tocoo(), TypeError, "got coo"),
+    "csc": (as_csr(TOY).tocsc(), TypeError, "got csc"),
+    "bool": (csr_array(np.eye(2, dtype=bool)), TypeError, "got bool"),
+    "complex": (csr_array(np.eye(2) * 1j), TypeError, "got complex128"),
+    "no rating": (csr_array((3, 4)), ValueError, r"\(3, 4\) holds no rating"),
+    "no user": (csr_array((0, 4)), ValueError, r"\(0, 4\) holds no rating"),
+    "nan": (csr_array([[1, 0], [0, NAN]]), ValueError, "user 1, item 1 is not finite"),
+    "infinity": (csr_array([[1, -np.inf]]), ValueError, "user 0, item 1 is not finite"),
+    "flat": (csr_array(np.ones(3)), ValueError, "two dimensions"),
+    "repeated": (
+        csr_array(([5.0, 1, 4], [2, 0, 2], [0, 3]), shape=(1, 3)),
+        ValueError,
+        "user 0, item 2 is there more than once",
+    ),
+    "column": (
+        csr_array(([5.0], [2], [0, 1]), shape=(1, 3)),
+        ValueError,
+        "indices",
+    ),
+}
+BAD_RATINGS["column"][0].indices[0] = 7
+
+
+@every_model
+@pytest.mark.parametrize("bad", BAD_RATINGS)
+def test_bad_ratings_are_refused(model, bad):
+    ratings, error, message = BAD_RATINGS[bad]
+    with pytest.raises(error, match=message):
+        model.fit(ratings)
+
+
+@every_model
+@pytest.mark.parametrize("kind", [sparse.csr_matrix, csr_array])
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.float32])
+def test_kind_and_type_of_the_matrix_do_not_matter(model, kind, dtype):
+    expected = model.fit(as_csr(TOY)).predict([0, 3], [2, 4])
+    given = kind(as_csr(TOY).astype(dtype))
+    np.testing.assert_array_equal(model.fit(given).predict([0, 3], [2, 4]), expected)
+
+
+@every_model
+def test_order_of_stored_entries_does_not_matter_and_stays(model):
+    columns = np.array([2, 0, 1])
+    given = csr_array((np.array([1.0, 5, 3]), columns, [0, 2, 3]), shape=(2, 3))
+    expected = model.fit(csr_array([[5.0, 0, 1], [0, 3, 0]])).recommend(1)
+    for found, wanted in zip(model.fit(given).recommend(1), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert given.indices.tolist() == [2, 0, 1]
+
+
+def test_stored_zero_is_a_rating():
+    stored = csr_array(([4.0, 0.0], ([0, 0], [0, 1])), shape=(1, 3))
+    assert baselines.GlobalMean().fit(stored).mean_ == 2
+    assert baselines.MostPopular().fit(stored).recommend(0)[0].tolist() == [2]
+
+
+@pytest.mark.parametrize("model", [baselines.ItemMean, baselines.DampedBiases])
+@pytest.mark.parametrize("damping", [-1, NAN, np.inf])
+def test_bad_damping_is_refused(model, damping):
+    with pytest.raises(ValueError, match="damping must be finite and at least 0"):
+        model(damping=damping)
