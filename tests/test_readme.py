@@ -17,17 +17,23 @@ BLOCKS = re.findall(r"^```\n(.*?)^```$", README, flags=re.M | re.S)
 needs_make = pytest.mark.skipif(not shutil.which("make"), reason="install make")
 
 
-def recipe(target: str) -> str:
-    """What make would run for a target on a machine where nothing is set up."""
+def make(*arguments: str) -> str:
+    """What make prints, as if it were not called from another make."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
     run = subprocess.run(
-        ["make", "--always-make", "--dry-run", target],
+        ["make", *arguments],
         cwd=chapters.ROOT,
         capture_output=True,
         text=True,
         check=True,
-        env=os.environ | {"MAKEFLAGS": ""},
+        env=environment,
     )
     return run.stdout
+
+
+def recipe(target: str) -> str:
+    """What make would run for a target on a machine where nothing is set up."""
+    return make("--always-make", "--dry-run", target)
 
 
 @needs_make
@@ -56,10 +62,7 @@ def test_commands_without_make_are_those_of_the_makefile():
 def test_help_lists_every_target():
     makefile = (chapters.ROOT / "Makefile").read_text("utf-8")
     phony = re.search(r"^\.PHONY: (.*)$", makefile, flags=re.M)[1].split()
-    run = subprocess.run(
-        ["make", "help"], cwd=chapters.ROOT, capture_output=True, text=True, check=True
-    )
-    assert [line.split()[0] for line in run.stdout.splitlines()] == phony
+    assert [line.split()[0] for line in make("help").splitlines()] == phony
 
 
 def test_every_path_named_exists():
