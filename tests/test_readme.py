@@ -5,9 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import requires, version
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import chapters
 
@@ -81,6 +84,32 @@ def test_every_requirement_is_pinned_and_every_named_one_has_a_reason():
         assert re.fullmatch(r"[a-z0-9-]+==\S+ +# \S.{10,}", line), line
     for line in pulled_in.splitlines()[1:]:
         assert re.fullmatch(r"[a-z0-9_.-]+==[^\s;]+( ; .+)?", line), line
+
+
+def test_nothing_that_is_installed_with_the_requirements_is_left_unpinned():
+    text = (chapters.ROOT / "requirements.txt").read_text("utf-8")
+    lines = [line.split("#")[0].strip() for line in text.splitlines()]
+    pinned = [Requirement(line) for line in lines if line]
+    names = {canonicalize_name(requirement.name) for requirement in pinned}
+    here = [r for r in pinned if r.marker is None or r.marker.evaluate()]
+    for requirement in here:
+        assert requirement.specifier.contains(version(requirement.name)), requirement
+        for needed in map(Requirement, requires(requirement.name) or []):
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                assert canonicalize_name(needed.name) in names, (requirement, needed)
+
+
+def test_every_extension_fits_this_jupyterlab():
+    listed = subprocess.run(
+        [sys.executable, "-m", "jupyter", "labextension", "list"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said = listed.stdout + listed.stderr
+    assert re.search(r"jupyterlab-jupytext v\S+ .*enabled.*OK", said), said
+    assert re.search(r"jupyterlab-myst v\S+ .*enabled.*OK", said), said
+    assert "not compatible" not in said
 
 
 def test_ci_and_readme_agree_on_python_versions():
