@@ -112,6 +112,7 @@ def test_a_failing_cell_fails_the_build_with_its_traceback(book):
         ("The answer", "$\\frac{1$ is no formula. The answer", "braces"),
         ("The answer", "$\\nosuch x$ is no formula. The answer", "nosuch"),
         ("The answer", "$x^$ is no formula. The answer", "Missing"),
+        ("The answer", "$x &= 1$ is no formula. The answer", "alignment"),
     ],
 )
 def test_a_warning_fails_the_build_and_says_where(book, good, bad, named):

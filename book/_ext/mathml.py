@@ -32,6 +32,8 @@ def fault(tex: str, mathml: str) -> str | None:
     braces = re.sub(r"\\.", "", tex)
     if braces.count("{") != braces.count("}"):
         return "the braces do not match"
+    if ">&<" in mathml:
+        return "an alignment mark & would be shown as it stands; use matrix"
     unknown = re.search(r">(\\[A-Za-z]+)<", mathml)
     return f"unknown command {unknown[1]}" if unknown else None
 
