@@ -164,6 +164,12 @@ def test_prose_quotes_no_measured_number(name):
     assert not set(found) - allowed, "let a cell print it"
 
 
+@pytest.mark.parametrize("name", TEACHING[1:])
+def test_exercises_are_not_called_by_a_number(name):
+    """Their numbers run through the whole book; only the first chapter's are safe."""
+    assert not re.findall(r"(?i)\bexercise \d", source(name))
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_an_output_that_is_not_checked_says_why(name):
     for cell in chapters.code_cells(chapters.read(name)):
