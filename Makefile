@@ -25,6 +25,7 @@ $(VENV)/installed: requirements.txt
 	mkdir -p $(VENV)/share/jupyter/lab/settings
 	echo '$(NOTEBOOKS_FIRST)' > $(VENV)/share/jupyter/lab/settings/overrides.json
 	cd book && ../$(BIN)/python -m als_course.datasets
+	cd book && ../$(BIN)/python -m als_course.spark
 	touch $@
 
 book: $(VENV)/installed  ## build the site and print where it is
