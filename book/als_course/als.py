@@ -9,19 +9,124 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg.lapack import dposv
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from als_course.baselines import DampedBiases, Recommender, check_ratings
 from als_course.metrics import top_k
 
-__all__ = ["ExplicitALS"]
+__all__ = ["ExplicitALS", "ImplicitALS"]
 
 BLOCK_PAIRS = 4096  # factor rows gathered at once by `_dot_pairs`
+BLAS = ThreadpoolController()  # once, as finding the libraries takes 4 ms
 SINGULAR = 1e-13  # smallest over largest pivot; below it hardly a digit holds
 
 
 class _FactorModel(Recommender):
-    """What models with user and item factors share."""
+    """What models with user and item factors share; a base class, not a model.
+
+    A subclass defines the normal equations of a row, ``_products(X, values)`` -> XᵀWX
+    and Xᵀt, and the objective at the ratings, ``_loss(values, fitted)``.
+    """
+
+    def __post_init__(self):
+        """Check the parameters."""
+        for name in ("n_factors", "n_iterations"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+                raise TypeError(f"{name} must be an integer, got {value!r}")
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not 0 <= self.regularization < np.inf:
+            raise ValueError(
+                f"regularization must be finite and at least 0, "
+                f"got {self.regularization}"
+            )
+
+    def fit(self, ratings, start=None):
+        """Learn the factors from ratings.
+
+        Parameters
+        ----------
+        ratings : CSR array or matrix of shape (n_users, n_items)
+            Stored entries are the ratings, stored zeros included.
+        start : pair of arrays (n_users, n_factors) and (n_items, n_factors), optional
+            User and item factors to begin with. A sweep solves the users first, so
+            only the item factors matter.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `check_ratings` does; if `start` does not fit; if a system is singular,
+            which takes a regularisation of 0 or nearly so; in `ImplicitALS` also if
+            no rating is above 0.
+        """
+        ratings = check_ratings(ratings)
+        by_user = self._prepare(ratings)
+        by_item = by_user.T.tocsr()
+        users = np.repeat(np.arange(ratings.shape[0]), np.diff(by_user.indptr))
+        user_penalties = self._penalties(by_user)
+        item_penalties = self._penalties(by_item)
+        item_factors = self._start(ratings.shape, start)
+        history = []
+        # One thread: the systems are too small to share out.
+        with BLAS.limit(limits=1, user_api="blas"):
+            for _ in range(self.n_iterations):
+                older = item_factors
+                user_factors = self._half_step(by_user, older, user_penalties, "user")
+                item_factors = self._half_step(
+                    by_item, user_factors, item_penalties, "item"
+                )
+                fitted = _dot_pairs(user_factors, item_factors, users, by_user.indices)
+                history.append(
+                    self._loss(by_user.data, fitted)
+                    + np.sum(self._holes(user_factors) * self._holes(item_factors))
+                    + user_penalties @ np.sum(user_factors**2, axis=1)
+                    + item_penalties @ np.sum(item_factors**2, axis=1)
+                )
+        self.user_factors_, self.item_factors_ = user_factors, item_factors
+        self._older_item_factors = older  # those that the users were solved with
+        self.history_ = np.array(history)
+        self._remember(ratings)
+        return self
+
+    def fold_in(self, ratings_row):
+        """Solve the factors of a user never seen, the item factors held fixed.
+
+        For a user of the training ratings it gives what one more half-step would;
+        `user_factors_` are older by half a sweep. `ExplicitALS` with `biases` takes
+        the user's bias off first, by the formula of `DampedBiases`.
+
+        Parameters
+        ----------
+        ratings_row : CSR array or matrix of shape (1, n_items)
+
+        Returns
+        -------
+        float64 array of shape (n_factors,)
+            Zero if the row holds no rating, or no like. ``item_factors_ @ factors``
+            scores the items for this user; `ExplicitALS` adds ``item_biases_``.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        TypeError, ValueError
+            As `check_ratings` does, or if the row has another shape.
+        """
+        self._check_fitted()
+        row = check_ratings(ratings_row, allow_empty=True)
+        if row.shape != (1, self.n_items_):
+            raise ValueError(
+                f"ratings_row has shape {row.shape}, must be (1, {self.n_items_}): "
+                "one user, and the items that the model was fitted on"
+            )
+        penalties = self._penalties(row)
+        row = self._prepare_row(row)
+        return self._half_step(row, self.item_factors_, penalties, "user")[0]
 
     def similar_items(self, item, n=10):
         """Find the items whose factors point the same way.
@@ -47,7 +152,8 @@ class _FactorModel(Recommender):
         ValueError
             If the item is unknown or `n` is below 1.
         """
-        return _most_similar(self._check_items(item), n, self.item_factors_)
+        item = _one(self._check_items(item))
+        return _most_similar(item, n, self.item_factors_)
 
     def similar_users(self, user, n=10):
         """Find the users whose factors point the same way.
@@ -73,7 +179,85 @@ class _FactorModel(Recommender):
         ValueError
             If the user is unknown or `n` is below 1.
         """
-        return _most_similar(self._check_users(user), n, self.user_factors_)
+        user = _one(self._check_users(user))
+        return _most_similar(user, n, self.user_factors_)
+
+    def _prepare(self, ratings):
+        """Return what the factors are fitted on; a chance to check and to learn."""
+        return ratings
+
+    def _prepare_row(self, row):
+        """Do the same for the row of a user never seen."""
+        return row
+
+    def _counts(self, ratings):
+        """Count the ratings of each row that ask for factors."""
+        return np.diff(ratings.indptr)
+
+    def _holes(self, factors):
+        """Return what all places, rated or not, add to a Gram matrix."""
+        return 0.0
+
+    def _penalties(self, ratings):
+        """λ w of each row."""
+        counts = self._counts(ratings)
+        weights = counts if self.weighted_regularization else np.ones(len(counts))
+        return self.regularization * weights
+
+    def _start(self, shape, start):
+        """Return the first item factors."""
+        if start is None:
+            rng = np.random.default_rng(self.random_state)
+            size = (shape[1], self.n_factors)
+            return rng.normal(scale=self.n_factors**-0.5, size=size)
+        factors = [np.asarray(part, dtype=np.float64) for part in start]
+        wanted = [(size, self.n_factors) for size in shape]
+        if [part.shape for part in factors] != wanted:
+            raise ValueError(
+                f"start has shapes {[part.shape for part in factors]}, must be {wanted}"
+            )
+        if not np.isfinite(factors[1]).all():
+            raise ValueError("start holds nan or infinity")
+        return factors[1]
+
+    def _half_step(self, ratings, fixed, penalties, kind):
+        """Solve the factors of each row of ratings, those of its columns held fixed.
+
+        Row by row, with X the fixed factors of what the row rated, solves
+        ``(XᵀWX + holes + penalty I) x = Xᵀt``: the normal equations of weighted ridge
+        regression.
+
+        Parameters
+        ----------
+        ratings : csr_array of shape (n_rows, n_columns), float64
+        fixed : float64 array of shape (n_columns, k)
+        penalties : float64 array of shape (n_rows,)
+        kind : str
+            "user" or "item", for the error message.
+
+        Returns
+        -------
+        float64 array of shape (n_rows, k)
+            Zero for rows where `_counts` is 0.
+        """
+        k = fixed.shape[1]
+        solved = np.zeros((ratings.shape[0], k))
+        holes = self._holes(fixed)
+        for row in np.flatnonzero(self._counts(ratings)):
+            rated = slice(ratings.indptr[row], ratings.indptr[row + 1])
+            X = fixed[ratings.indices[rated]]
+            gram, target = self._products(X, ratings.data[rated])
+            gram += holes
+            gram.flat[:: k + 1] += penalties[row]
+            cholesky, solved[row], failed = dposv(gram, target)
+            pivots = cholesky.diagonal() ** 2
+            # Written so that nan, from numbers too big to square, counts as singular.
+            if failed or not pivots.min() > SINGULAR * pivots.max():
+                raise ValueError(
+                    f"the system of {kind} {row} ({len(X)} ratings, {k} factors) is "
+                    "singular; raise regularization or lower n_factors"
+                )
+        return solved
 
     def _score(self, users, items):
         return _dot_pairs(self.user_factors_, self.item_factors_, users, items)
@@ -154,103 +338,7 @@ class ExplicitALS(_FactorModel):
     biases: bool = False
     random_state: int | np.random.Generator = 0
 
-    def __post_init__(self):
-        """Check the parameters."""
-        for name in ("n_factors", "n_iterations"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-                raise TypeError(f"{name} must be an integer, got {value!r}")
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if not 0 <= self.regularization < np.inf:
-            raise ValueError(
-                f"regularization must be finite and at least 0, "
-                f"got {self.regularization}"
-            )
-
-    def fit(self, ratings, start=None):
-        """Learn the factors from ratings.
-
-        Parameters
-        ----------
-        ratings : CSR array or matrix of shape (n_users, n_items)
-            Stored entries are the ratings, stored zeros included.
-        start : pair of arrays (n_users, n_factors) and (n_items, n_factors), optional
-            User and item factors to begin with. A sweep solves the users first, so
-            only the item factors matter.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        TypeError, ValueError
-            As `check_ratings` does; if `start` does not fit; if a system is singular,
-            which takes a regularisation of 0 or nearly so.
-        """
-        ratings = check_ratings(ratings)
-        self._fit_biases(ratings)
-        by_user = self._residuals(ratings, self.user_biases_)
-        by_item = by_user.T.tocsr()
-        users = np.repeat(np.arange(ratings.shape[0]), np.diff(by_user.indptr))
-        user_penalties = self._penalties(by_user)
-        item_penalties = self._penalties(by_item)
-        item_factors = self._start(ratings.shape, start)
-        history = []
-        # One thread: the systems are too small to share out.
-        with threadpool_limits(limits=1, user_api="blas"):
-            for _ in range(self.n_iterations):
-                user_factors = _half_step(by_user, item_factors, user_penalties, "user")
-                item_factors = _half_step(by_item, user_factors, item_penalties, "item")
-                fitted = _dot_pairs(user_factors, item_factors, users, by_user.indices)
-                history.append(
-                    np.sum((by_user.data - fitted) ** 2)
-                    + user_penalties @ np.sum(user_factors**2, axis=1)
-                    + item_penalties @ np.sum(item_factors**2, axis=1)
-                )
-        self.user_factors_, self.item_factors_ = user_factors, item_factors
-        self.history_ = np.array(history)
-        self._remember(ratings)
-        return self
-
-    def fold_in(self, ratings_row):
-        """Solve the factors of a user never seen, the item factors held fixed.
-
-        For a user of the training ratings it gives what one more half-step would;
-        `user_factors_` are older by half a sweep. With `biases`, the user's bias is
-        taken off first, by the formula of `DampedBiases`.
-
-        Parameters
-        ----------
-        ratings_row : CSR array or matrix of shape (1, n_items)
-
-        Returns
-        -------
-        float64 array of shape (n_factors,)
-            Zero if the row holds no rating. ``item_biases_ + item_factors_ @ factors``
-            ranks the items for this user.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        TypeError, ValueError
-            As `check_ratings` does, or if the row has another shape.
-        """
-        self._check_fitted()
-        row = check_ratings(ratings_row, allow_empty=True)
-        if row.shape != (1, self.n_items_):
-            raise ValueError(
-                f"ratings_row has shape {row.shape}, must be (1, {self.n_items_}): "
-                "one user, and the items that the model was fitted on"
-            )
-        user_biases = self._biases._user_biases(row) if self.biases else np.zeros(1)
-        residuals = self._residuals(row, user_biases)
-        penalties = self._penalties(residuals)
-        return _half_step(residuals, self.item_factors_, penalties, "user")[0]
-
-    def _fit_biases(self, ratings):
+    def _prepare(self, ratings):
         n_users, n_items = ratings.shape
         self.mean_ = 0.0
         self.user_biases_, self.item_biases_ = np.zeros(n_users), np.zeros(n_items)
@@ -259,6 +347,11 @@ class ExplicitALS(_FactorModel):
             self.mean_ = self._biases.mean_
             self.user_biases_ = self._biases.user_biases_
             self.item_biases_ = self._biases.item_biases_
+        return self._residuals(ratings, self.user_biases_)
+
+    def _prepare_row(self, row):
+        user_biases = self._biases._user_biases(row) if self.biases else np.zeros(1)
+        return self._residuals(row, user_biases)
 
     def _residuals(self, ratings, user_biases):
         """Take the biases off; a residual of 0 stays stored."""
@@ -267,27 +360,11 @@ class ExplicitALS(_FactorModel):
         residuals.data -= np.repeat(user_biases, np.diff(ratings.indptr))
         return residuals
 
-    def _penalties(self, ratings):
-        """λ w of each row."""
-        n_ratings = np.diff(ratings.indptr)
-        weights = n_ratings if self.weighted_regularization else np.ones(len(n_ratings))
-        return self.regularization * weights
+    def _products(self, X, values):
+        return X.T @ X, values @ X
 
-    def _start(self, shape, start):
-        """Return the first item factors."""
-        if start is None:
-            rng = np.random.default_rng(self.random_state)
-            size = (shape[1], self.n_factors)
-            return rng.normal(scale=self.n_factors**-0.5, size=size)
-        factors = [np.asarray(part, dtype=np.float64) for part in start]
-        wanted = [(size, self.n_factors) for size in shape]
-        if [part.shape for part in factors] != wanted:
-            raise ValueError(
-                f"start has shapes {[part.shape for part in factors]}, must be {wanted}"
-            )
-        if not np.isfinite(factors[1]).all():
-            raise ValueError("start holds nan or infinity")
-        return factors[1]
+    def _loss(self, values, fitted):
+        return np.sum((values - fitted) ** 2)
 
     def _score(self, users, items):
         biases = self.mean_ + self.user_biases_[users] + self.item_biases_[items]
@@ -298,41 +375,170 @@ class ExplicitALS(_FactorModel):
         return biases + super()._score_all(users)
 
 
-def _half_step(ratings, fixed, penalties, kind):
-    """Solve the factors of each row of ratings, those of its columns held fixed.
+@dataclass(eq=False)
+class ImplicitALS(_FactorModel):
+    r"""Factorise likes, where what is not stored counts as well, a little.
 
-    Row by row, with X the fixed factors of what the row rated and r its ratings,
-    solves ``(XᵀX + penalty I) x = Xᵀr``: the normal equations of ridge regression.
+    A rating r above 0 is a like, preference p = 1; all else, holes included, is
+    p = 0. Each place has a confidence c. Minimises, over **all** users and items [1]_,
+
+    .. math::
+
+        \sum_{u,i} c_{ui} (p_{ui} - x_u \cdot y_i)^2
+        + \lambda \Bigl( \sum_u w_u \lVert x_u \rVert^2
+        + \sum_i w_i \lVert y_i \rVert^2 \Bigr)
+
+    No dense matrix is made: :math:`Y^T C_u Y = Y^T Y + Y_u^T (C_u - I) Y_u`, where
+    :math:`Y_u` are the items that user u rated and the first term is the same for all
+    users. A sweep costs O(n_ratings k² + (n_users + n_items) k³) time; memory is
+    O(n_ratings + (n_users + n_items) k). The arithmetic is float64 on one thread, so
+    the result does not depend on how many there are.
 
     Parameters
     ----------
-    ratings : csr_array of shape (n_rows, n_columns), float64
-    fixed : float64 array of shape (n_columns, k)
-    penalties : float64 array of shape (n_rows,)
-    kind : str
-        "user" or "item", for the error message.
+    n_factors : int
+        The rank k, at least 1.
+    regularization : float
+        λ, at least 0.
+    alpha : float
+        α, above 0: how fast confidence grows with r.
+    n_iterations : int
+        Number of sweeps, at least 1.
+    random_state : int or numpy.random.Generator
+        Seed of the first item factors, normal with variance 1/k.
+    confidence : {"alpha*r", "1+alpha*r"}
+        The formula of c at a stored rating; holes have c = 1. The first is that of
+        the library implicit, where αr = 1 weighs a like no more than a hole; the
+        second that of the paper and of Spark.
+    weighted_regularization : bool
+        If false, w is 1, as in implicit. If true, w is the number of likes of the user
+        or item, as in Spark.
 
-    Returns
-    -------
-    float64 array of shape (n_rows, k)
-        Zero for rows without ratings.
+    Attributes
+    ----------
+    user_factors_ : float64 array of shape (n_users, k)
+        Zero for users without likes, whose scores are 0.
+    item_factors_ : float64 array of shape (n_items, k)
+        Likewise.
+    history_ : float64 array of shape (n_iterations,)
+        The objective after each sweep.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is of the wrong type or out of range.
+
+    Notes
+    -----
+    The paper has no ratings below 0. As in implicit and Spark, such a rating is a
+    dislike: p = 0 with the confidence of its absolute value. A stored zero has p = 0
+    and c = 0 or 1 by the formula, so with "alpha*r" it is left out of the sum and with
+    "1+alpha*r" it is a hole. Both count as seen in `recommend`.
+
+    References
+    ----------
+    .. [1] Y. Hu, Y. Koren, C. Volinsky, "Collaborative filtering for implicit feedback
+       datasets", ICDM 2008.
+
+    Examples
+    --------
+    >>> from scipy.sparse import csr_array
+    >>> likes = csr_array([[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 1]])
+    >>> model = ImplicitALS(n_factors=2).fit(likes)
+    >>> items, scores = model.recommend(user=0)
+    >>> items.tolist()
+    [2, 3]
     """
-    k = fixed.shape[1]
-    solved = np.zeros((ratings.shape[0], k))
-    for row in np.flatnonzero(np.diff(ratings.indptr)):
-        rated = slice(ratings.indptr[row], ratings.indptr[row + 1])
-        X = fixed[ratings.indices[rated]]
-        gram = X.T @ X
-        gram.flat[:: k + 1] += penalties[row]
-        cholesky, solved[row], failed = dposv(gram, ratings.data[rated] @ X)
-        pivots = cholesky.diagonal() ** 2
-        # Written so that nan, from numbers too large to square, counts as singular.
-        if failed or not pivots.min() > SINGULAR * pivots.max():
+
+    n_factors: int = 50
+    regularization: float = 0.01
+    alpha: float = 1.0
+    n_iterations: int = 15
+    random_state: int | np.random.Generator = 0
+    confidence: str = "alpha*r"
+    weighted_regularization: bool = False
+
+    def __post_init__(self):
+        """Check the parameters."""
+        super().__post_init__()
+        if not 0 < self.alpha < np.inf:
+            raise ValueError(f"alpha must be finite and above 0, got {self.alpha}")
+        if self.confidence not in ("alpha*r", "1+alpha*r"):
             raise ValueError(
-                f"the system of {kind} {row} ({len(X)} ratings, {k} factors) is "
-                "singular; raise regularization or lower n_factors"
+                f"confidence must be 'alpha*r' or '1+alpha*r', got {self.confidence!r}"
             )
-    return solved
+
+    def explain(self, user, item, n=10):
+        r"""Find which of a user's likes carry the score of an item.
+
+        Section 5 of the paper: the score is a sum over the items j that the user
+        likes,
+
+        .. math::
+
+            x_u \cdot y_i = \sum_j y_i^T W_u y_j c_{uj}, \qquad
+            W_u = (Y^T C_u Y + \lambda w_u I)^{-1}.
+
+        The y_j and Y are the item factors that the user was solved with, half a sweep
+        older than `item_factors_`, so that the contributions of all likes sum to what
+        `predict` and `recommend` give.
+
+        Parameters
+        ----------
+        user, item : int
+            Row and column number in the ratings matrix.
+        n : int
+            Length of the list; fewer come back when the user likes fewer.
+
+        Returns
+        -------
+        items : int array of shape (n,)
+            Liked items, highest contribution first, equal ones by column.
+        contributions : float64 array of shape (n,)
+            Below 0 where a like speaks against the item.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If the user or item is unknown or `n` is below 1.
+        """
+        user, item = _one(self._check_users(user)), _one(self._check_items(item))
+        row = self._ratings[[user]]
+        X = self._older_item_factors[row.indices]
+        gram, _ = self._products(X, row.data)
+        gram += self._holes(self._older_item_factors)
+        gram.flat[:: self.n_factors + 1] += self._penalties(row)
+        # Not singular, or `fit` had said so, unless there are no likes to be summed.
+        _, weighted, _ = dposv(gram, self.item_factors_[item])
+        liked = row.data > 0
+        contributions = self._confidences(row.data) * (X @ weighted)
+        found, best = top_k(contributions[liked], n)
+        return row.indices[liked][found], best
+
+    def _prepare(self, ratings):
+        if not (ratings.data > 0).any():
+            raise ValueError("no rating is above 0, so there is no like to learn from")
+        return ratings
+
+    def _counts(self, ratings):
+        return (ratings > 0).sum(axis=1)
+
+    def _confidences(self, values):
+        return (self.confidence == "1+alpha*r") + self.alpha * np.abs(values)
+
+    def _holes(self, factors):
+        return factors.T @ factors
+
+    def _products(self, X, values):
+        confidences = self._confidences(values)
+        # The holes hold each place once already.
+        return (X.T * (confidences - 1)) @ X, (confidences * (values > 0)) @ X
+
+    def _loss(self, values, fitted):
+        errors = (values > 0) - fitted
+        return np.sum(self._confidences(values) * errors**2 - fitted**2)
 
 
 def _dot_pairs(user_factors, item_factors, users, items):
@@ -346,9 +552,13 @@ def _dot_pairs(user_factors, item_factors, users, items):
     return products
 
 
-def _most_similar(number, n, factors):
+def _one(number):
     if number.ndim:
         raise ValueError(f"give one number, got an array of shape {number.shape}")
+    return number
+
+
+def _most_similar(number, n, factors):
     lengths = np.linalg.norm(factors, axis=1)
     lengths[lengths == 0] = 1.0
     directions = factors / lengths[:, None]

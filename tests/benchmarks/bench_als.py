@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from als_course.als import ExplicitALS
+from als_course.als import ExplicitALS, ImplicitALS
 
 pytest.importorskip("pytest_benchmark", reason="pip install pytest-benchmark")
 
@@ -32,6 +32,7 @@ def million():
 
 
 @pytest.mark.parametrize("n_factors", [16, 64, 128])
-def test_explicit_sweep(benchmark, million, n_factors):
-    model = ExplicitALS(n_factors=n_factors, n_iterations=1)
+@pytest.mark.parametrize("kind", [ExplicitALS, ImplicitALS])
+def test_sweep(benchmark, million, kind, n_factors):
+    model = kind(n_factors=n_factors, n_iterations=1)
     benchmark.pedantic(model.fit, args=(million,), rounds=3, warmup_rounds=1)
