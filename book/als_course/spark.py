@@ -289,6 +289,8 @@ def _settings(app_name: str, conf: dict[str, object]) -> dict[str, str]:
         "spark.default.parallelism": "2",
         "spark.sql.shuffle.partitions": "4",
         "spark.sql.session.timeZone": "UTC",
+        # Arrow is not installed; PySpark would warn at every exchange with pandas.
+        "spark.sql.execution.arrow.pyspark.enabled": "false",
         "spark.sql.catalogImplementation": "in-memory",  # Hive's litters the folder
         "spark.driver.memory": "2g",
         "spark.driver.host": address,
