@@ -180,6 +180,16 @@ def test_an_output_that_is_not_checked_says_why(name):
             assert cell.source.startswith("# Not compared: "), cell.source[:100]
 
 
+@pytest.mark.parametrize(
+    "path", sorted(chapters.OUTPUTS.glob("*.ipynb")), ids=lambda path: path.stem
+)
+def test_no_stored_output_holds_a_warning_or_a_path(path):
+    for cell in chapters.code_cells(nbformat.read(path, 4)):
+        assert not [o for o in cell.outputs if o.get("name") == "stderr"], cell.source
+        shown = nbformat.v4.writes_json(nbformat.v4.new_notebook(cells=[cell]))
+        assert not re.search(r"site-packages|Warning:|/tmp/|/home/", shown), cell.source
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_code_fits_the_page(name):
     lines = "\n".join(c.source for c in chapters.code_cells(chapters.read(name)))
