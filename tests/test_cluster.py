@@ -181,7 +181,10 @@ def test_an_interrupted_cluster_leaves_nothing(processes, tmp_path, number):
     sleep = tmp_path / "sleep.py"
     sleep.write_text("import time\nprint('asleep', flush=True)\ntime.sleep(600)\n")
     command = [sys.executable, str(CLUSTER), "--workers", "1", "--", str(sleep), "--x"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+    environment = os.environ | {"TMPDIR": str(tmp_path)}  # logs stay after a failure
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment
+    ) as program:
         for line in program.stdout:
             if line.startswith("asleep"):
                 break
