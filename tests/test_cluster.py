@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -104,6 +105,12 @@ def generated(tmp_path_factory):
     return ratings, json.loads((output / "report.json").read_text("utf-8"))
 
 
+def executors_in(commands):
+    """Ids of the executors; a child that one starts has, at first, its command too."""
+    pattern = r"CoarseGrainedExecutorBackend.*--executor-id (\d+)"
+    return set(re.findall(pattern, "\n".join(commands)))
+
+
 def wait_until(condition, seconds, driver):
     """Wait for a condition while a driver runs."""
     end = time.monotonic() + seconds
@@ -128,13 +135,12 @@ def test_a_killed_worker_changes_nothing(generated, processes, tmp_path, monkeyp
     with local_cluster.LocalCluster(workers=2, memory="1500m") as cluster:
         driver = cluster.submit(command, QUICK)
         wait_until(lambda: any(checkpoints.glob("*/rdd-*")), 150, driver)
-        executors = [it for it in processes() if "CoarseGrainedExecutorBackend" in it]
-        assert len(executors) == 2
+        before = executors_in(processes())
+        assert len(before) == 2
         cluster.kill_worker(0)
         assert not (tmp_path / "out.part" / "model").exists(), "killed after training"
         assert cluster.running() == ["master", "worker-1", "driver-0"]
-        executors = [it for it in processes() if "CoarseGrainedExecutorBackend" in it]
-        assert len(executors) == 1
+        assert len(executors_in(processes()) & before) == 1
         assert driver.wait(timeout=240) == 0, cluster.log_of("driver-0")
         assert local_cluster.LOST in cluster.log_of("driver-0")
     # The numbers of the dead may belong to strangers by now.
