@@ -35,8 +35,8 @@ book: $(VENV)/installed  ## build the site and print where it is
 test: $(VENV)/installed  ## run every check, quick ones first
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest tests --ignore=tests/outputs --ignore=tests/test_site.py --ignore=tests/benchmarks
-	$(BIN)/python -m pytest --nbval --nbval-current-env tests/outputs
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore=tests/outputs --ignore=tests/test_site.py --ignore=tests/benchmarks
+	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env tests/outputs
 	$(BIN)/jupyter-book build -W -n --keep-going .
 	$(BIN)/python -m pytest tests/test_site.py
 
