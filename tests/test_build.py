@@ -80,6 +80,31 @@ def test_a_stored_run_is_used_until_library_data_or_requirements_change(book):
     assert runs(book) == 3
 
 
+def test_two_pages_run_at_a_time_and_each_once(book):
+    meet = """
+```{code-cell} ipython3
+import pathlib, time
+
+with open("runs.txt", "a") as file:
+    file.write("HERE\\n")
+end = time.monotonic() + 60
+while len(pathlib.Path("runs.txt").read_text().split()) < 2:
+    assert time.monotonic() < end, "the other page does not run"
+    time.sleep(0.1)
+```
+"""
+    (book / "book" / "tiny.md").write_text(PAGE + meet.replace("HERE", "tiny"), "utf-8")
+    other = PAGE.replace("tiny", "other") + meet.replace("HERE", "other")
+    (book / "book" / "other.md").write_text(other, "utf-8")
+    with (book / "_toc.yml").open("a") as toc:
+        toc.write("chapters: [{file: book/other}]\n")
+    for _ in range(2):
+        result = build(book)
+        assert result.returncode == 0, result.stdout + result.stderr
+    text = (book / "book" / "runs.txt").read_text("utf-8")
+    assert sorted(text.split()) == ["other", "tiny"]
+
+
 def test_the_source_of_the_data_is_part_of_the_state(book):
     def state(**environment):
         command = "import execution; print(execution.digest())"

@@ -826,7 +826,8 @@ def test_without_a_server_the_wheel_is_downloaded_and_not_installed(
 @pytest.mark.usefixtures("tiny", "wheel")
 def test_a_wheel_with_another_hash_is_refused(cache, monkeypatch):
     monkeypatch.setattr(datasets, "RECBOLE_SHA256", "0" * 64)
-    with pytest.raises(DatasetError, match=r"(?s)pip ended with status 1.*Expected sha256 0{64}"):
+    refused = r"(?s)pip ended with status 1.*Expected sha256 0{64}"
+    with pytest.raises(DatasetError, match=refused):
         datasets.fetch_movielens_100k()
     assert names_in(cache) == []
 

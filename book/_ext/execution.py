@@ -3,15 +3,27 @@
 jupyter-cache looks at the code of a page alone. What a page prints also depends on
 the library it imports, on the packages installed and on the data, so a digest of all
 three names the folder of the cache: change one and every page is executed anew.
+
+Stale pages are run two at a time before Sphinx reads the first. One that fails is left
+for myst-nb, which runs it again and reports its traceback.
 """
 
 import hashlib
 import platform
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import distributions
 from pathlib import Path
 
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from jupyter_cache.executors.utils import single_nb_execution
+from myst_nb.core.read import is_myst_markdown_notebook
+from sphinx.util import logging
+
 ROOT = Path(__file__).resolve().parent.parent.parent
+READER = "myst_nb_md"
+LOGGER = logging.getLogger(__name__)
 
 
 def digest() -> str:
@@ -41,7 +53,35 @@ def name_cache(app, config) -> None:
     config.nb_execution_cache_path = str(cache)
 
 
+def run_stale(app, env, docnames) -> None:
+    """Execute the pages that the cache lacks, two at a time, and store their runs."""
+    config = env.mystnb_config
+    cache = get_cache(config.execution_cache_path)
+    pages = [Path(env.doc2path(name)) for name in docnames]
+    staged = [
+        cache.add_nb_to_project(str(page), read_data={"type": "plugin", "name": READER})
+        for page in pages
+        if page.suffix == ".md" and is_myst_markdown_notebook(page.read_text("utf-8"))
+    ]
+    stale = cache.list_unexecuted(filter_pks=[record.pk for record in staged])
+    notebooks = [cache.get_project_notebook(record.pk).nb for record in stale]
+
+    def run(page, notebook):
+        folder, timeout = str(Path(page.uri).parent), config.execution_timeout
+        return single_nb_execution(notebook, folder, timeout, allow_errors=False)
+
+    with ThreadPoolExecutor(2) as pool:
+        results = pool.map(run, stale, notebooks)
+        for page, notebook, result in zip(stale, notebooks, results, strict=True):
+            if result.err is None:
+                LOGGER.info(f"{Path(page.uri).name}: executed in {result.time:.1f} s")
+                seconds = {"execution_seconds": result.time}
+                bundle = CacheBundleIn(notebook, page.uri, data=seconds)
+                cache.cache_notebook_bundle(bundle, check_validity=False)
+
+
 def setup(app):
     """Connect to Sphinx."""
     app.connect("config-inited", name_cache)
+    app.connect("env-before-read-docs", run_stale)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
