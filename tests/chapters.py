@@ -79,7 +79,9 @@ def name_and_variant(stored: Path) -> tuple[str, str]:
 
 def kernel_environment(variant: str) -> dict[str, str]:
     """Environment of a kernel that shows the page with this source of data."""
-    forced = {"ALS_COURSE_AMAZON": LOOK_ALIKE} if variant == LOOK_ALIKE else {}
+    forced = {"TQDM_DISABLE": "1"}  # a progress bar prints times
+    if variant == LOOK_ALIKE:
+        forced["ALS_COURSE_AMAZON"] = LOOK_ALIKE
     return os.environ | forced
 
 

@@ -9,6 +9,7 @@ for myst-nb, which runs it again and reports its traceback.
 """
 
 import hashlib
+import os
 import platform
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -82,6 +83,7 @@ def run_stale(app, env, docnames) -> None:
 
 def setup(app):
     """Connect to Sphinx."""
+    os.environ["TQDM_DISABLE"] = "1"  # no progress bars, and their times, on pages
     app.connect("config-inited", name_cache)
     app.connect("env-before-read-docs", run_stale)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
