@@ -1,8 +1,9 @@
 """Decide when a chapter's stored outputs are stale.
 
 jupyter-cache looks at the code of a page alone. What a page prints also depends on
-the library it imports, on the packages installed and on the data, so a digest of all
-three names the folder of the cache: change one and every page is executed anew.
+the library it imports, on the programs it runs, on the packages installed and on the
+data, so a digest of all that names the folder of the cache: change one and every page
+is executed anew.
 """
 
 import hashlib
@@ -12,6 +13,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+# What the pages import, run or read, apart from data sets.
+READ = ("book/als_course/*.py", "book/jobs/*.py", "book/measurements/*.csv")
 
 
 def digest() -> str:
@@ -23,7 +26,7 @@ def digest() -> str:
     packages = sorted(f"{d.name}=={d.version}" for d in distributions())
     data = [datasets.fetch_movielens_100k(), datasets.fetch_amazon_reviews()]
     parts = [
-        *(path.read_bytes() for path in sorted(ROOT.glob("book/als_course/*.py"))),
+        *(path.read_bytes() for name in READ for path in sorted(ROOT.glob(name))),
         (ROOT / "requirements.txt").read_bytes(),
         platform.python_version().encode(),
         "\n".join(packages).encode(),
