@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from importlib.metadata import requires, version
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,7 +14,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import chapters
+from als_course.spark import find_java
 
+BIN = Path(sys.executable).parent
 README = (chapters.ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```\n(.*?)^```$", README, flags=re.M | re.S)
 
@@ -74,6 +77,22 @@ def test_every_path_named_exists():
     assert len(named) >= 7
     for path in named:
         assert (chapters.ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("line", BLOCKS[2].splitlines())
+def test_commands_for_own_ratings_tell_what_they_take(line):
+    words = line.split()
+    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    environment.pop("SPARK_HOME", None)  # another Spark's
+    if words[0] == "spark-submit" and not shutil.which("java"):
+        environment["JAVA_HOME"] = str(find_java())
+    run = subprocess.run(
+        words, cwd=chapters.ROOT, capture_output=True, text=True, env=environment
+    )
+    assert run.returncode == 0, run.stderr
+    program = next(Path(word).name for word in words if word.endswith(".py"))
+    assert run.stdout.startswith(f"usage: {program} ")
+    assert ("--ratings PATH" in run.stdout) == (program == "train_als.py")
 
 
 def test_every_requirement_is_pinned_and_every_named_one_has_a_reason():

@@ -1,8 +1,9 @@
 """Decide when a chapter's stored outputs are stale.
 
 jupyter-cache looks at the code of a page alone. What a page prints also depends on
-the library it imports, on the packages installed and on the data, so a digest of all
-three names the folder of the cache: change one and every page is executed anew.
+the library it imports, on the programs it runs, on the packages installed and on the
+data, so a digest of all that names the folder of the cache: change one and every page
+is executed anew.
 
 Stale pages are run two at a time before Sphinx reads the first. One that fails is left
 for myst-nb, which runs it again and reports its traceback.
@@ -25,6 +26,8 @@ from sphinx.util import logging
 ROOT = Path(__file__).resolve().parent.parent.parent
 READER = "myst_nb_md"
 LOGGER = logging.getLogger(__name__)
+# What the pages import, run or read, apart from data sets.
+READ = ("book/als_course/*.py", "book/jobs/*.py", "book/measurements/*.csv")
 
 
 def digest() -> str:
@@ -36,7 +39,7 @@ def digest() -> str:
     packages = sorted(f"{d.name}=={d.version}" for d in distributions())
     data = [datasets.fetch_movielens_100k(), datasets.fetch_amazon_reviews()]
     parts = [
-        *(path.read_bytes() for path in sorted(ROOT.glob("book/als_course/*.py"))),
+        *(path.read_bytes() for name in READ for path in sorted(ROOT.glob(name))),
         (ROOT / "requirements.txt").read_bytes(),
         platform.python_version().encode(),
         "\n".join(packages).encode(),
