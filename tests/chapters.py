@@ -46,7 +46,8 @@ def teaching_chapters() -> list[str]:
     """Names of the notebooks that teach: all parts but the reference."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
     parts = [part for part in toc["parts"] if part["caption"] != "Reference"]
-    return [Path(e["file"]).name for part in parts for e in part["chapters"]]
+    names = [Path(e["file"]).name for part in parts for e in part["chapters"]]
+    return [name for name in names if is_notebook(name)]  # the playground is none
 
 
 def read(name: str) -> nbformat.NotebookNode:
