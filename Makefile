@@ -44,7 +44,7 @@ test: $(VENV)/installed  ## run every check, quick ones first
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore=tests/outputs --ignore=tests/benchmarks $(SITE_TESTS:%=--ignore=%)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env tests/outputs
 	$(BIN)/jupyter-book build -W -n --keep-going .
-	$(BIN)/python -m pytest $(SITE_TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(SITE_TESTS)
 
 lab: $(VENV)/installed  ## open JupyterLab with the chapters as notebooks
 	$(BIN)/jupyter lab --notebook-dir=book
