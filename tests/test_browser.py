@@ -1,7 +1,9 @@
 """Every page in a browser: complete, quiet, light, and open to every reader."""
 
 import asyncio
+import gzip
 import json
+import re
 from itertools import pairwise
 from urllib.parse import urlsplit
 
@@ -97,20 +99,27 @@ def test_nothing_moves_while_a_page_loads(seen):
     assert seen["shift"] < 0.01
 
 
-def size(url: str) -> int:
-    """Bytes of a file of the site."""
-    if not url.startswith("http"):
-        return 0
-    return (browser.SITE / urlsplit(url).path.removeprefix("/als/")).stat().st_size
+def file_of(url: str):
+    """The file of the site that an address leads to."""
+    return browser.SITE / urlsplit(url).path.removeprefix("/als/")
+
+
+def packed(path) -> int:
+    """Bytes of a file as web servers send it."""
+    return len(gzip.compress(path.read_bytes(), 6))
 
 
 def test_a_first_visit_and_the_next_are_light(visits):
     known = set()
     for path, seen in visits.items():
-        asked = {url.split("#")[0] for url in seen["requests"]}
-        assert sum(map(size, asked)) < 1_500_000, path
+        page = browser.SITE / path
+        asked = {file_of(u) for u in seen["requests"] if u.startswith("http")}
+        names = re.findall(r'src="\.\./(_images/[^"]+)"', page.read_text("utf-8"))
+        later = {browser.SITE / name for name in names}  # as the reader scrolls down
+        assert sum(f.stat().st_size for f in asked | later) < 1_500_000, path
         if known:
-            assert sum(map(size, asked - known)) < 300_000, path
+            assert sum(f.stat().st_size for f in asked - known) < 300_000, path
+            assert sum(map(packed, (asked | later) - known)) < 300_000, path
         known = asked
 
 

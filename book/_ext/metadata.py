@@ -100,8 +100,10 @@ def learning_resource(app, page: str, doctree) -> dict:
         minutes = re.match(r"(\d+) minutes to read", head.get("Time", ""))
         if minutes:
             said["timeRequired"] = f"PT{minutes[1]}M"
-        said["teaches"] = [t.strip(" .") for t in head["After it you can"].split(";")]
-        said["competencyRequired"] = head["You need"]
+        if head:
+            aims = head["After it you can"].split(";")
+            said["teaches"] = [aim.strip(" .") for aim in aims]
+            said["competencyRequired"] = head["You need"]
     return said
 
 
