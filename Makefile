@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SITE := _build/html/index.html
-# A double click on a chapter in JupyterLab opens it as a notebook, not as text.
-NOTEBOOKS_FIRST := {"@jupyterlab/docmanager-extension:plugin": {"defaultViewers": {"markdown": "Jupytext Notebook", "myst": "Jupytext Notebook"}}}
+PDF := _build/pdf/als-course.pdf
+SITE_TESTS := tests/test_site.py tests/test_downloads.py tests/test_browser.py
 
 # Chapters run in book/, so a relative folder named here must not depend on where one stands.
 ifdef ALS_COURSE_DATA
@@ -13,7 +13,7 @@ endif
 export
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab outputs clean
+.PHONY: help book pdf test lab outputs clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
@@ -23,22 +23,28 @@ $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	mkdir -p $(VENV)/share/jupyter/lab/settings
-	echo '$(NOTEBOOKS_FIRST)' > $(VENV)/share/jupyter/lab/settings/overrides.json
+	cp .binder/overrides.json $(VENV)/share/jupyter/lab/settings
 	cd book && ../$(BIN)/python -m als_course.datasets
 	cd book && ../$(BIN)/python -m als_course.spark
+	@# npm has newer rules for accessibility than the package index; without npm those do
+	if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --prefix $(VENV) axe-core@4.14.1 || echo "npm could not fetch axe; the one installed by pip is used"; fi
 	touch $@
 
 book: $(VENV)/installed  ## build the site and print where it is
 	$(BIN)/jupyter-book build -W -n --keep-going .
 	@echo "The site is at file://$(abspath $(SITE))"
 
+pdf: $(VENV)/installed  ## print the whole book, which needs Chromium
+	$(BIN)/jupyter-book build -W -n --keep-going --builder singlehtml .
+	$(BIN)/python book/_ext/pdf.py $(PDF)
+
 test: $(VENV)/installed  ## run every check, quick ones first
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore=tests/outputs --ignore=tests/test_site.py --ignore=tests/benchmarks
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore=tests/outputs --ignore=tests/benchmarks $(SITE_TESTS:%=--ignore=%)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env tests/outputs
 	$(BIN)/jupyter-book build -W -n --keep-going .
-	$(BIN)/python -m pytest tests/test_site.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(SITE_TESTS)
 
 lab: $(VENV)/installed  ## open JupyterLab with the chapters as notebooks
 	$(BIN)/jupyter lab --notebook-dir=book

@@ -1,13 +1,16 @@
 """Building the site: failures are loud, and no stored run outlives its reasons."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 
+import nbformat
 import pytest
 
 import chapters
+import pdf
 
 PAGE = """---
 jupytext:
@@ -40,11 +43,21 @@ def book(tmp_path):
     return tmp_path
 
 
-def build(book, **environment):
+def build(book, *options, **environment):
     """Build the site as `make book` does."""
     command = "from jupyter_book.cli.main import main; main()"
     return subprocess.run(
-        [sys.executable, "-c", command, "build", "-W", "-n", "--keep-going", "."],
+        [
+            sys.executable,
+            "-c",
+            command,
+            "build",
+            "-W",
+            "-n",
+            "--keep-going",
+            *options,
+            ".",
+        ],
         cwd=book,
         capture_output=True,
         text=True,
@@ -128,6 +141,97 @@ def test_a_failing_cell_fails_the_build_with_its_traceback(book):
     result = build(book)
     assert result.returncode != 0
     assert "ZeroDivisionError" in result.stdout + result.stderr
+
+
+LESSON = (
+    PAGE.replace("tiny", "lesson").replace("# Tiny", "# Lesson")
+    + """
+```{exercise-start} Try it
+:label: lesson_ex1
+```
+Give `x` a value.
+```{exercise-end}
+```
+"""
+)
+
+
+def addressed(book, repository, site):
+    """Give a book of two pages the addresses of its repository and its site."""
+    (book / "book" / "lesson.md").write_text(LESSON, "utf-8")
+    toc = "format: jb-book\nroot: book/tiny\nchapters:\n  - file: book/lesson\n"
+    (book / "_toc.yml").write_text(toc, "utf-8")
+    config = (book / "_config.yml").read_text("utf-8")
+    config = config.replace('  url: ""', f'  url: "{repository}"')
+    config = config.replace('  baseurl: "" ', f'  baseurl: "{site}" ')
+    (book / "_config.yml").write_text(config, "utf-8")
+
+
+def test_with_addresses_pages_link_to_colab_binder_edit_and_themselves(book):
+    addressed(book, "https://github.com/some/course", "https://some.example/als")
+    result = build(book)
+    assert result.returncode == 0, result.stdout + result.stderr
+    site = book / "_build" / "html"
+    page = (site / "book" / "lesson.html").read_text("utf-8")
+    for url in (
+        "https://colab.research.google.com/github/some/course/blob/gh-pages/"
+        "_downloads/lesson.ipynb",
+        "https://mybinder.org/v2/gh/some/course/main?urlpath=lab/tree/book/lesson.md",
+        "https://github.com/some/course/edit/main/book/lesson.md",
+    ):
+        assert f'href="{url}"' in page
+    own = "https://some.example/als/book/lesson.html"
+    assert f'<link rel="canonical" href="{own}"' in page
+    assert f'<meta property="og:url" content="{own}"' in page
+    card = "https://some.example/als/_static/card.png"
+    assert f'<meta property="og:image" content="{card}"' in page
+    assert (site / "_static" / "card.png").exists()
+    sitemap = (site / "sitemap.xml").read_text("utf-8")
+    assert f"<loc>{own}</loc>" in sitemap
+    notebook = nbformat.read(site / "_downloads" / "lesson.ipynb", 4)
+    first = next(c.source for c in notebook.cells if c.cell_type == "code")
+    assert "https://github.com/some/course" in first
+    compile(first, "the cell that sets up Colab", "exec")
+
+
+def test_without_addresses_none_is_made_up(book):
+    addressed(book, "", "")
+    assert build(book).returncode == 0
+    page = (book / "_build" / "html" / "book" / "lesson.html").read_text("utf-8")
+    for word in (
+        "colab",
+        "mybinder",
+        "/edit/",
+        'rel="canonical"',
+        "og:url",
+        "og:image",
+    ):
+        assert word not in page
+    assert not (book / "_build" / "html" / "sitemap.xml").exists()
+
+
+def test_an_address_that_is_no_repository_is_refused(book):
+    addressed(book, "https://github.com/only-owner", "")
+    result = build(book)
+    assert result.returncode != 0
+    assert "https://github.com/OWNER/NAME" in result.stdout + result.stderr
+
+
+@pytest.mark.skipif(not pdf.find_chromium(), reason="install chromium to print")
+def test_the_whole_book_prints_with_links_that_lead_somewhere(book):
+    addressed(book, "", "")
+    assert build(book, "--builder", "singlehtml").returncode == 0
+    out = book / "_build" / "pdf" / "book.pdf"
+    pdf.print_book(pdf.at_the_root(book / "_build" / "singlehtml"), out)
+    printed = out.read_bytes()
+    pages = len(re.findall(rb"/Type /Page\b", printed))
+    assert pages == 4, "a cover, the contents, and a page for each chapter"
+    assert b"/Outlines" in printed
+    assert b"file:" not in printed
+    wanted = re.findall(rb"/Dest /(\S+)", printed)
+    assert len(wanted) >= 4
+    for name in wanted:
+        assert re.search(rb"/" + re.escape(name) + rb" \[", printed), name
 
 
 @pytest.mark.parametrize(

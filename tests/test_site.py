@@ -1,12 +1,17 @@
 """The built site: complete, linked, labelled, and asking no other host for anything."""
 
+import json
+import platform
+import re
 from functools import cache
 from html.parser import HTMLParser
+from importlib.metadata import version
 from urllib.parse import unquote, urlparse
 
 import pytest
 
 import chapters
+import theme_fixes
 
 SITE = chapters.ROOT / "_build" / "html"
 PAGES = [SITE / "book" / f"{name}.html" for name in chapters.pages()]
@@ -47,6 +52,7 @@ def test_no_page_asks_another_host_for_anything(page):
     loaded = [a.get("src", "") for a in parse(page).all("script", "img", "iframe")]
     links = parse(page).all("link")
     loaded += [a["href"] for a in links if a.get("rel") not in ("canonical", None)]
+    loaded += re.findall(r"url\(['\"]?(https?:[^)]+)\)", page.read_text("utf-8"))
     assert [url for url in loaded if urlparse(url).netloc] == []
 
 
@@ -67,10 +73,91 @@ def test_every_picture_has_alt_text(page):
 
 
 def test_every_page_has_one_title_and_a_language(page):
-    html = page.read_text("utf-8")
-    for_print = html.split('<div id="jb-print-docs-body"')[1].split("</h1>")[0]
-    assert html.replace(for_print, "").count("<h1") == 1
+    assert len(parse(page).all("h1")) == 1
     assert parse(page).all("html")[0].get("lang") == "en"
+
+
+def meta(page) -> dict[str, str]:
+    """The descriptions in a page's head."""
+    tags = parse(page).all("meta")
+    return {a.get("name") or a.get("property"): a.get("content") for a in tags}
+
+
+def test_every_page_says_what_it_is_about(page):
+    said = meta(page)
+    assert 40 <= len(said["description"]) <= 260
+    assert said["description"][-1] in ".?!:"
+    assert said["og:description"] == said["description"]
+    assert said["og:title"]
+
+
+def test_no_two_pages_say_the_same_about_themselves():
+    assert len({meta(page)["description"] for page in PAGES}) == len(PAGES)
+
+
+def test_machines_read_what_a_page_teaches(page):
+    html = page.read_text("utf-8")
+    block = re.search(r'<script type="application/ld\+json">(.*?)</script>', html, re.S)
+    said = json.loads(block[1])
+    assert said["@context"] == "https://schema.org"
+    assert "LearningResource" in said["@type"]
+    assert said["name"] in re.sub(r"\s+", " ", "".join(parse(page).text))
+    if page.stem in chapters.teaching_chapters():
+        assert said["position"] == chapters.teaching_chapters().index(page.stem) + 1
+        assert len(said["teaches"]) >= 3
+        assert re.fullmatch(r"PT\d+M", said["timeRequired"])
+    if page.stem == "index":
+        assert len(said["hasPart"]) == len(chapters.teaching_chapters())
+
+
+def test_previous_and_next_lead_through_the_whole_book():
+    page, seen = PAGES[0], []
+    while page:
+        seen.append(page)
+        onward = [a["href"] for a in parse(page).all("link") if a.get("rel") == "next"]
+        page = (page.parent / onward[0]).resolve() if onward else None
+    assert seen == PAGES
+
+
+def test_a_chapter_says_where_the_reader_is():
+    for name in chapters.teaching_chapters():
+        text = " ".join(parse(SITE / "book" / f"{name}.html").text)
+        assert re.search(r"Part \d of \d\s+ .+, chapter \d of \d", text), name
+
+
+def test_every_term_has_its_meaning_on_the_page(page):
+    anchors = {a.get("href", "").partition("#")[2] for a in parse(page).all("a")}
+    terms = {anchor for anchor in anchors if anchor.startswith("term-")}
+    if page.stem != "glossary":
+        assert terms <= {i.removeprefix("card-") for i in parse(page).ids}
+
+
+def test_every_picture_has_its_size_and_every_figure_keeps_its_text(page):
+    for image in parse(page).all("img"):
+        assert int(image["width"]) > 0, image
+        assert int(image["height"]) > 0, image
+        if "_images" in image["src"] and image["src"].endswith(".svg"):
+            figure = (page.parent / image["src"]).resolve().read_text("utf-8")
+            assert "<text" in figure
+            assert "<metadata>" not in figure
+            assert len(figure) < 200_000, image["src"]
+
+
+def test_build_status_tells_pages_packages_and_data():
+    text = re.sub(r"\s+", " ", "".join(parse(SITE / "book" / "build-status.html").text))
+    for name in chapters.notebooks():
+        title = re.search(
+            r"^# (.+)$", chapters.page_path(name).read_text("utf-8"), re.M
+        )
+        assert re.search(re.escape(title[1]) + r" \d+\.\d", text), name
+    assert f"jupyter-book {version('jupyter-book')}" in text
+    assert "3c61dc9b90a365d2ac50bdee9df8024ddf0eea4b1a15678d9934a77e75fe0ede" in text
+    assert f"Python {platform.python_version()}" in text
+
+
+def test_the_theme_is_mended_and_mending_twice_changes_nothing(page):
+    html = page.read_text("utf-8")
+    assert theme_fixes.clean(html, page) == html
 
 
 def test_no_formula_is_left_as_tex(page):

@@ -1,0 +1,268 @@
+"""Every page in a browser: complete, quiet, light, and open to every reader."""
+
+import asyncio
+import gzip
+import json
+import re
+from itertools import pairwise
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+import browser
+import chapters
+
+pytestmark = pytest.mark.skipif(
+    not browser.CHROMIUM, reason="install chromium to test the site in a browser"
+)
+CHAPTER = f"book/{chapters.teaching_chapters()[0]}.html"
+HOME = "book/index.html"
+SEARCH = "search.html"
+
+
+@pytest.fixture(scope="session")
+def visits():
+    """What the browser saw of each page."""
+    return asyncio.run(browser.visit_all())
+
+
+@pytest.fixture(params=browser.paths(), ids=lambda path: path.removeprefix("book/"))
+def seen(request, visits):
+    return visits[request.param]
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(
+            executable_path=browser.CHROMIUM, args=browser.ARGUMENTS
+        )
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(chromium):
+    with browser.served() as base:
+        context = chromium.new_context(base_url=base)
+        yield context.new_page()
+        context.close()
+
+
+def test_nothing_is_asked_of_another_host(seen):
+    hosts = {urlsplit(url).hostname for url in seen["requests"]}
+    assert hosts - {None, "127.0.0.1"} == set()
+    schemes = {urlsplit(url).scheme for url in seen["file requests"]}
+    assert schemes - {"file", "data"} == set()
+
+
+def test_no_error_under_a_sub_path(seen):
+    assert seen["troubles"] == []
+    assert all(
+        urlsplit(u).path.startswith("/als/")
+        for u in seen["requests"]
+        if u[:4] == "http"
+    )
+
+
+def test_no_error_from_a_file(seen):
+    assert seen["from file"] == []
+    assert len(seen["file requests"]) > 5
+
+
+def test_formulas_pictures_and_tables_are_complete(seen):
+    for facts in (seen, seen["opened"]):
+        assert facts["untypeset"] == 0
+        assert facts["flatFormulas"] == []
+        assert facts["bareTables"] == 0
+        assert facts["brokenPictures"] == []
+
+
+def test_headings_are_in_order(seen):
+    levels = seen["opened"]["headings"]
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(b <= a + 1 for a, b in pairwise(levels)), levels
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_barrier(seen, scheme):
+    assert seen[scheme] == []
+
+
+def test_no_page_scrolls_sideways(seen):
+    assert seen["sticking out"] == []
+
+
+def test_nothing_moves_while_a_page_loads(seen):
+    assert seen["shift"] < 0.01
+
+
+def file_of(url: str):
+    """The file of the site that an address leads to."""
+    return browser.SITE / urlsplit(url).path.removeprefix("/als/")
+
+
+def packed(path) -> int:
+    """Bytes of a file as web servers send it."""
+    return len(gzip.compress(path.read_bytes(), 6))
+
+
+def test_a_first_visit_and_the_next_are_light(visits):
+    known = set()
+    for path, seen in visits.items():
+        page = browser.SITE / path
+        asked = {file_of(u) for u in seen["requests"] if u.startswith("http")}
+        names = re.findall(r'src="\.\./(_images/[^"]+)"', page.read_text("utf-8"))
+        later = {browser.SITE / name for name in names}  # as the reader scrolls down
+        assert sum(f.stat().st_size for f in asked | later) < 1_500_000, path
+        if known:
+            assert sum(f.stat().st_size for f in asked - known) < 300_000, path
+            assert sum(map(packed, (asked | later) - known)) < 300_000, path
+        known = asked
+
+
+# -- what a reader does ----------------------------------------------------------------
+
+FOCUSABLE = "a[href], button, summary, input, select, textarea, [tabindex='0']"
+VISIBLE = f"""() => [...document.querySelectorAll(`{FOCUSABLE}`)].filter(e =>
+  !e.disabled && e.tabIndex >= 0 && e.checkVisibility({{visibilityProperty: true}})
+  && !e.closest('dialog:not([open])') && e.getClientRects().length)
+  .map((e, n) => (e.dataset.n = n))"""
+FOCUSED = """() => {
+  const e = document.activeElement, s = getComputedStyle(e);
+  return [e.dataset.n ?? null, s.outlineStyle !== "none" || s.boxShadow !== "none",
+          e.outerHTML.slice(0, 150)];
+}"""
+
+
+@pytest.mark.parametrize("path", [HOME, CHAPTER, SEARCH])
+def test_the_keyboard_reaches_everything_and_shows_where_it_is(page, path):
+    page.goto(path)
+    page.wait_for_load_state("load")
+    expected = {str(n) for n in page.evaluate(VISIBLE)}
+    page.keyboard.press("Tab")
+    assert "skip" in page.evaluate("document.activeElement.parentElement.className")
+    reached = set()
+    for _ in range(len(expected) + 20):
+        number, visible, html = page.evaluate(FOCUSED)
+        if number is not None:
+            assert visible, f"no sign of the focus on {html}"
+            reached.add(number)
+        page.keyboard.press("Tab")
+    left = expected - reached
+    lost = [page.evaluate("n => document.querySelector(`[data-n='${n}']`).outerHTML", n)
+            for n in sorted(left)]  # fmt: skip
+    assert lost == []
+
+
+def test_the_skip_link_leads_to_the_content(page):
+    page.goto(CHAPTER)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.url.endswith("#main-content")
+
+
+def test_a_term_shows_its_meaning_to_pointer_and_keyboard(page):
+    page.goto(CHAPTER)
+    term = page.locator('.bd-article p > a[href*="#term-"]').first
+    card = page.locator(f"#{term.get_attribute('aria-describedby')}")
+    assert not card.is_visible()
+    term.hover()
+    assert card.is_visible()
+    assert len(card.inner_text()) > 20
+    card.hover()
+    page.wait_for_timeout(300)
+    assert card.is_visible(), "a card stays while the pointer is on it"
+    page.keyboard.press("Escape")
+    assert not card.is_visible()
+    term.focus()
+    assert card.is_visible()
+    box = card.bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= page.viewport_size["width"]
+
+
+def test_search_finds_a_chapter_from_a_file(chromium):
+    page = chromium.new_page()
+    page.goto((browser.SITE / SEARCH).as_uri() + "?q=sparsity")
+    page.wait_for_selector("#search-results li a", timeout=10_000)
+    links = page.locator("#search-results li a")
+    found = [links.nth(n).get_attribute("href") for n in range(links.count())]
+    page.close()
+    assert any(CHAPTER in href for href in found)
+
+
+def test_code_is_copied_whole(page):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(CHAPTER)
+    cell = page.locator("div.cell_input div.highlight").first
+    cell.hover()
+    cell.locator("button.copybtn").click()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    first = chapters.code_cells(chapters.read(chapters.teaching_chapters()[0]))[0]
+    assert copied.strip() == first.source.strip()
+
+
+def test_the_scheme_can_be_chosen_and_is_kept(page):
+    page.goto(HOME)
+    button = page.locator("button.theme-switch-button").first
+    chosen = set()
+    for _ in range(3):
+        button.click()
+        chosen.add(page.evaluate("document.documentElement.dataset.mode"))
+    assert chosen == {"auto", "light", "dark"}
+    kept = page.evaluate("document.documentElement.dataset.mode")
+    page.goto(CHAPTER)
+    assert page.evaluate("document.documentElement.dataset.mode") == kept
+
+
+def test_long_code_can_be_folded(page):
+    for name in chapters.teaching_chapters():
+        page.goto(f"book/{name}.html")
+        long = page.locator("details.long:visible")
+        if long.count():
+            code = long.first.locator("pre").first
+            assert code.is_visible()
+            long.first.locator("summary").click()
+            assert not code.is_visible()
+            return
+    raise AssertionError("no chapter has a long cell; this test has nothing to look at")
+
+
+def test_downloads_are_offered_and_come(page):
+    page.goto(CHAPTER)
+    page.get_by_role("button", name="Download this page").press("Enter")
+    notebooks = page.locator("a.btn-download-notebook, a.btn-download-solutions")
+    assert notebooks.count() == 2
+    for n in range(2):
+        with page.expect_download() as download:
+            notebooks.nth(n).click()
+        assert json.loads(download.value.path().read_text("utf-8"))["nbformat"] == 4
+        page.get_by_role("button", name="Download this page").press("Enter")
+
+
+def test_nothing_moves_for_a_reader_who_asked_for_calm(chromium):
+    with browser.served() as base:
+        context = chromium.new_context(base_url=base, reduced_motion="reduce")
+        page = context.new_page()
+        page.goto(CHAPTER)
+        moving = page.evaluate(
+            """() => [...document.querySelectorAll("*")].filter(e => {
+            const s = getComputedStyle(e);
+            return s.animationName !== "none" || s.scrollBehavior === "smooth"
+              || (s.transitionProperty !== "none" && s.transitionDuration !== "0s");
+            }).map(e => e.outerHTML.slice(0, 80))"""
+        )
+        context.close()
+    assert moving == []
+
+
+def test_print_shows_the_chapter_and_nothing_else(page):
+    page.goto(CHAPTER)
+    page.emulate_media(media="print")
+    assert page.locator(".bd-article h1").is_visible()
+    for part in (".bd-sidebar-primary", ".bd-header-article", ".prev-next-footer"):
+        assert not page.locator(part).first.is_visible()
+    assert page.locator(".copybtn:visible").count() == 0
