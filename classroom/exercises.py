@@ -29,6 +29,8 @@ chapter's solution. `### Stub` is written only where the one derived from the so
 """
 
 import ast
+import contextlib
+import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -40,7 +42,19 @@ BOOK = ROOT / "book"
 BESIDE = BOOK / "exercises"
 CELL = re.compile(r"^```\{code-cell\} ipython3\n(.*?)^```$", re.M | re.S)
 FITS = {"rating_table", "ranking_table"}  # they fit the models of their first argument
-SHOWS = {"head", "tail", "round", "describe", "show", "astype", "join"}
+MODULES = {"np", "pd", "plt", "plots", "ax", "axes", "fig"}  # calls change nothing kept
+BLOCKS = ("def ", "class ", "@", "for ", "with ", "if ")
+SHOWS = {
+    "head",
+    "tail",
+    "round",
+    "describe",
+    "show",
+    "astype",
+    "join",
+    "printSchema",
+    "toPandas",
+}
 POINTS_PER_LEVEL = 2  # half for the visible checks, half for the hidden ones
 
 
@@ -111,8 +125,8 @@ class Names(ast.NodeVisitor):
         self.changed: set[str] = set()
         self.free: set[str] = set()
 
-    def visit_Name(self, node):  # noqa: N802
-        """A name that is read or written."""
+    def visit_Name(self, node):
+        """Note a name that is read or written."""
         if isinstance(node.ctx, ast.Load):
             if node.id not in self.bound and node.id not in self.outer:
                 self.free.add(node.id)
@@ -121,14 +135,14 @@ class Names(ast.NodeVisitor):
         else:
             self.bound[node.id] = None
 
-    def visit_Assign(self, node):  # noqa: N802
-        """The value is read before the name is written."""
+    def visit_Assign(self, node):
+        """Read the value before the name is written."""
         self.visit(node.value)
         for target in node.targets:
             self.visit(target)
 
-    def visit_AugAssign(self, node):  # noqa: N802
-        """The name is read and written."""
+    def visit_AugAssign(self, node):
+        """Read and write the name."""
         self.visit(node.value)
         if isinstance(node.target, ast.Name):
             if node.target.id not in self.bound:
@@ -136,27 +150,31 @@ class Names(ast.NodeVisitor):
             self.changed.add(node.target.id)
         self.visit(node.target)
 
-    def visit_For(self, node):  # noqa: N802
-        """The target is bound before the body runs."""
+    def visit_For(self, node):
+        """Bind the target before the body; changing it changes the source."""
         for part in (node.iter, node.target, *node.body, *node.orelse):
             self.visit(part)
+        if names_in(node.target) & self.changed:
+            self.changed |= names_in(node.iter)
 
-    def visit_Subscript(self, node):  # noqa: N802
-        """An assignment to an element changes the whole."""
+    def visit_Subscript(self, node):
+        """Note that an assignment to an element changes the whole."""
         if not isinstance(node.ctx, ast.Load):
             self._change(node)
         self.generic_visit(node)
 
     visit_Attribute = visit_Subscript  # noqa: N815
 
-    def visit_Call(self, node):  # noqa: N802
-        """Some functions change what they are given."""
-        if getattr(node.func, "id", None) in FITS and isinstance(node.args[0], ast.Name):
+    def visit_Call(self, node):
+        """Note the functions that change what they are given."""
+        if getattr(node.func, "id", None) in FITS and isinstance(
+            node.args[0], ast.Name
+        ):
             self.changed.add(node.args[0].id)
         self.generic_visit(node)
 
-    def visit_Expr(self, node):  # noqa: N802
-        """A call whose value nobody keeps is made for what it changes."""
+    def visit_Expr(self, node):
+        """Note a call whose value nobody keeps: it is made for a change."""
         call = node.value
         shown = isinstance(call, ast.Call) and getattr(call.func, "attr", "") in SHOWS
         if isinstance(call, ast.Call) and not shown:
@@ -177,7 +195,9 @@ class Names(ast.NodeVisitor):
         self.changed |= inner.changed - set(inner.bound) - set(bound)
 
     def _comprehension(self, node) -> None:
-        values = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
+        values = (
+            [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
+        )
         self._inner([*node.generators, *values])
 
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = (  # noqa: N815
@@ -185,7 +205,7 @@ class Names(ast.NodeVisitor):
     )
 
     def visit_comprehension(self, node):
-        """The source is read before the target is bound."""
+        """Read the source before the target is bound."""
         for part in (node.iter, node.target, *node.ifs):
             self.visit(part)
 
@@ -208,74 +228,127 @@ class Names(ast.NodeVisitor):
 
     visit_FunctionDef = visit_Lambda = _function  # noqa: N815
 
-    def visit_ClassDef(self, node):  # noqa: N802
-        """A class binds its name; its body has names of its own."""
+    def visit_ClassDef(self, node):
+        """Bind the name of a class; its body has names of its own."""
         for part in (*node.bases, *node.keywords, *node.decorator_list):
             self.visit(part)
         self.bound[node.name] = None
         self._inner(node.body)
 
-    def visit_Import(self, node):  # noqa: N802
-        """An import binds the first part of the name, or what it is called."""
+    def visit_Import(self, node):
+        """Bind the first part of the name, or what it is called."""
         for alias in node.names:
             self.bound[alias.asname or alias.name.split(".")[0]] = None
 
     visit_ImportFrom = visit_Import  # noqa: N815
 
-    def visit_ExceptHandler(self, node):  # noqa: N802
-        """An exception may have a name."""
+    def visit_ExceptHandler(self, node):
+        """Bind the name of an exception."""
         if node.name:
             self.bound[node.name] = None
         self.generic_visit(node)
 
 
 def names(code: str | ast.AST) -> Names:
-    """What the statements of a program bind, change and use."""
+    """Find what the statements of a program bind, change and use."""
     found = Names()
     found.visit(ast.parse(code) if isinstance(code, str) else code)
     return found
 
 
-def needed_part(cells: list[str], wanted: set[str]) -> str:
-    """The statements of the cells that the wanted names depend on, in order.
+@dataclass(frozen=True)
+class Statement:
+    """A statement of a chapter and what it does to names."""
 
-    Errs on the side of keeping: all statements that bind or change a needed name stay.
-    Assertions and drawings that nobody needs go.
-    """
-    statements = []
+    cell: int
+    text: str
+    node: ast.stmt
+    found: Names
+
+    @property
+    def makes(self) -> set[str]:
+        """Names that are others after it: bound or changed, loop variables left out."""
+        loops = [n for n in ast.walk(self.node) if isinstance(n, ast.For)]
+        temporary = set().union(*(names_in(loop.target) for loop in loops))
+        return (set(self.found.bound) | (self.found.changed - MODULES)) - temporary
+
+    @property
+    def is_definition(self) -> bool:
+        """Whether it only gives something a name, so that earlier values are lost."""
+        kinds = (
+            ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom | ast.Assign
+        )
+        return isinstance(self.node, kinds)
+
+
+def names_in(node: ast.AST) -> set[str]:
+    """All names in a piece of code."""
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+
+
+def statements_of(cells: list[str]) -> list[Statement]:
+    """Cut cells into statements, each with the comment above it."""
+    found = []
     for number, cell in enumerate(cells):
-        lines = cell.split("\n")
-        modules = {"plt", "plots", "np", "pd"}
-        end = 0
+        lines, end = cell.split("\n"), 0
         for node in ast.parse(cell).body:
-            first = min([node.lineno, *(d.lineno for d in decorators(node))]) - 1
+            starts = [node.lineno, *(d.lineno for d in decorators(node))]
+            first = min(starts) - 1
             while first > end and lines[first - 1].startswith("#"):
                 first -= 1
             text = "\n".join(lines[first : node.end_lineno])
+            found.append(Statement(number, text, node, names(node)))
             end = node.end_lineno
-            found = names(node)
-            makes = set(found.bound) | (found.changed - modules)
-            if not isinstance(node, ast.Assert):
-                statements.append((number, text, makes, found.free, imports(node)))
-    wanted, before = set(wanted), None
-    while before != wanted:
-        before = set(wanted)
-        for _, _, makes, free, _ in statements:
-            if makes & wanted:
-                wanted |= free | makes if len(makes) == 1 else free
-    kept: dict[int, list[str]] = {}
-    for number, text, makes, _, imported in statements:
-        if makes & wanted:
-            lines = kept.setdefault(number, [])
-            if lines and not imported:
-                gap = "\n" if text.startswith(("def ", "class ", "@", "#")) else ""
-                text = gap + text
-            lines.append(text)
-    return "\n\n".join("\n".join(lines) for lines in kept.values())
+    return found
+
+
+def needed_part(cells: list[str], wanted: set[str]) -> str:
+    """Keep the statements that the wanted names depend on, in order.
+
+    Goes backwards with the names that are still needed. Who uses a function needs what
+    the function uses. Assertions and drawings that nobody needs go.
+    """
+    statements = [s for s in statements_of(cells) if not isinstance(s.node, ast.Assert)]
+    inside = {
+        statement.node.name: statement.found.free
+        for statement in statements
+        if isinstance(statement.node, ast.FunctionDef | ast.ClassDef)
+    }
+
+    def with_what_they_use(found: set[str]) -> set[str]:
+        todo, done = list(found), set()
+        while todo:
+            name = todo.pop()
+            if name not in done:
+                done.add(name)
+                todo += inside.get(name, ())
+        return done
+
+    needed, kept = with_what_they_use(wanted), []
+    for statement in reversed(statements):
+        if statement.makes & needed:
+            kept.append(statement)
+            if statement.is_definition:
+                needed -= set(statement.found.bound)
+            needed |= with_what_they_use(statement.found.free)
+    return joined(kept[::-1])
+
+
+def joined(statements: list[Statement]) -> str:
+    """Write statements as a program, with a blank line between cells."""
+    text, last = "", None
+    for statement in statements:
+        block = statement.text.startswith((*BLOCKS, "#"))
+        after_block = last is not None and last.text.startswith(BLOCKS)
+        if last is not None:
+            new = statement.cell != last.cell and not imports(statement.node)
+            text += "\n\n" if new or block or after_block else "\n"
+        text, last = text + statement.text, statement
+    return text
 
 
 def decorators(node: ast.AST) -> list[ast.AST]:
-    """Decorators of a function or class; they stand above its first line."""
+    """List the decorators of a function or class, which stand above it."""
     return getattr(node, "decorator_list", [])
 
 
@@ -288,7 +361,7 @@ def imports(node: ast.AST) -> bool:
 
 
 def derive_stub(solution: str, asked: Iterable[str]) -> str:
-    """The solution with its answers taken out: a program that runs and is not right."""
+    """Take the answers out of a solution: a program that runs and is not right."""
     asked, lines, done, empty = set(asked), [], set(), []
     source = solution.split("\n")
     for node in ast.parse(solution).body:
@@ -306,7 +379,7 @@ def derive_stub(solution: str, asked: Iterable[str]) -> str:
 
 
 def emptied(node: ast.FunctionDef | ast.ClassDef, source: list[str]) -> str:
-    """A function or class with its first lines and docstring, and no body."""
+    """Keep a function's or class's first lines and docstring, and no body."""
     body = node.body
     has_docstring = ast.get_docstring(node) is not None
     last = body[0].end_lineno if has_docstring else body[0].lineno - 1
@@ -327,7 +400,7 @@ def asked_for(task: str, solution: str, check: str, hidden: str) -> tuple[str, .
 def guard(stub: str) -> str:
     """Lines for the checks that say which answer is still missing."""
     return "\n".join(
-        f'assert {node.targets[0].id} is not ..., \\\n'
+        f"assert {node.targets[0].id} is not ..., \\\n"
         f'    "{node.targets[0].id} is still ...: write your answer above"'
         for node in ast.parse(stub).body
         if isinstance(node, ast.Assign)
@@ -341,7 +414,7 @@ def guard(stub: str) -> str:
 
 
 def without_tags(cell: str) -> tuple[str, list[str]]:
-    """The code of a cell and its tags."""
+    """Split a cell into its code and its tags."""
     header = re.match(r"---\n(.*?)^---\n|((?::[^\n]*\n)+)", cell, re.M | re.S)
     if not header:
         return cell.strip("\n"), []
@@ -351,7 +424,7 @@ def without_tags(cell: str) -> tuple[str, list[str]]:
 
 
 def code_of(text: str) -> list[tuple[str, list[str]]]:
-    """The cells in a piece of a page, each with its tags."""
+    """List the cells in a piece of a page, each with its tags."""
     return [without_tags(cell) for cell in CELL.findall(text)]
 
 
@@ -360,19 +433,23 @@ def apply_diff(diff: str, solution: str, where: str) -> str:
     for hunk in re.split(r"^@@.*\n", diff, flags=re.M):
         lines = [line or " " for line in hunk.strip("\n").split("\n")]
         if bad := [line for line in lines if line[0] not in "+- "]:
-            raise ValueError(f"{where}: a line of a diff starts with + - or a space, "
-                             f"not as {bad[0]!r} does")
+            raise ValueError(
+                f"{where}: a line of a diff starts with + - or a space, "
+                f"not as {bad[0]!r} does"
+            )
         old = "\n".join(line[1:] for line in lines if line[0] != "+") + "\n"
         new = "".join(line[1:] + "\n" for line in lines if line[0] != "-")
         if (count := ("\n" + solution + "\n").count("\n" + old)) != 1:
-            raise ValueError(f"{where}: these lines stand {count} times in the "
-                             f"chapter's solution, and must once:\n{old}")
+            raise ValueError(
+                f"{where}: these lines stand {count} times in the "
+                f"chapter's solution, and must once:\n{old}"
+            )
         solution = ("\n" + solution + "\n").replace("\n" + old, "\n" + new)[1:-1]
     return solution
 
 
 def fence(body: str, kinds: str, where: str) -> tuple[str, str]:
-    """The one code fence of a section: its kind and its text."""
+    """Find the one code fence of a section: its kind and its text."""
     found = re.findall(rf"^```({kinds})\n(.*?)^```$", body, re.M | re.S)
     if len(found) != 1:
         raise ValueError(f"{where}: one fence ({kinds}) is needed, found {len(found)}")
@@ -411,42 +488,57 @@ def read_beside(path: Path, solutions: dict[str, str]) -> dict[str, Beside]:
                     code = apply_diff(code, solutions[label], where)
                 message = re.search(r"^> (.+)$", body, re.M)
                 if (kind == "Wrong") != bool(message):
-                    raise ValueError(f"{where}: a wrong answer quotes its message "
-                                     "after '> ', a right one has none")
+                    raise ValueError(
+                        f"{where}: a wrong answer quotes its message "
+                        "after '> ', a right one has none"
+                    )
                 answer = Answer(title, code, message and message[1].strip())
                 (beside.wrong if kind == "Wrong" else beside.right).append(answer)
             else:
-                raise ValueError(f"{where}: not one of 'Hidden checks', 'Stub', "
-                                 "'Wrong: ...', 'Right: ...'")
+                raise ValueError(
+                    f"{where}: not one of 'Hidden checks', 'Stub', "
+                    "'Wrong: ...', 'Right: ...'"
+                )
     return found
 
 
 def split_exercises(text: str) -> list[dict]:
-    """The exercises as the page has them."""
-    start = r"^```\{exercise-start\} ([^\n]+)\n:label: (\S+)\n```\n(.*?)^```\{exercise-end\}"
+    """Take the exercises from the page."""
+    first = r"^```\{exercise-start\} ([^\n]+)\n:label: (\S+)\n```\n"
+    start = first + r"(.*?)^```\{exercise-end\}"
     found = []
     for title, label, task in re.findall(start, text, re.M | re.S):
         opening = f"```{{solution-start}} {label}\n:class: dropdown\n```\n"
         solution = text.split(opening)[1].split("```{solution-end}")[0]
-        hint = re.search(r"^```\{admonition\} Hint\n:class: dropdown\n(.*?)^```$", task,
-                         re.M | re.S)
+        hint = re.search(
+            r"^```\{admonition\} Hint\n:class: dropdown\n(.*?)^```$", task, re.M | re.S
+        )
         level, time = re.search(r"^\*Level (\d), (.+?)\.\*$", task, re.M).groups()
         cells = code_of(solution)
         [check] = [code for code, tags in cells if "check" in tags]
         hidden_tags = {"check", "remove-cell"}
-        found.append({
-            "label": label, "title": title, "level": int(level), "time": time,
-            "task": task.replace(hint[0], "").strip("\n"), "hint": hint[1].strip(),
-            "given": "\n\n".join(code for code, _ in code_of(task)),
-            "solution": "\n\n".join(
-                code for code, tags in cells if not hidden_tags & set(tags)),
-            "solution_prose": without_checks(solution), "check": check,
-        })
+        found.append(
+            {
+                "label": label,
+                "title": title,
+                "level": int(level),
+                "time": time,
+                "task": task.replace(hint[0], "").strip("\n"),
+                "hint": hint[1].strip(),
+                "given": "\n\n".join(code for code, _ in code_of(task)),
+                "solution": "\n\n".join(
+                    code for code, tags in cells if not hidden_tags & set(tags)
+                ),
+                "solution_prose": without_checks(solution),
+                "check": check,
+            }
+        )
     return found
 
 
 def without_checks(solution: str) -> str:
-    """The solution as a reader sees it, less the cell of checks."""
+    """Leave the cell of checks out of a solution, and what a reader does not see."""
+
     def keep(cell):
         hidden = {"check", "remove-cell"} & set(without_tags(cell[1])[1])
         return "" if hidden else cell[0]
@@ -470,15 +562,23 @@ def read(name: str) -> Chapter:
         stub = extra.stub
         if stub is None:
             stub = derive_stub(part["solution"], asked)
-        exercises.append(Exercise(
-            **part, hidden=extra.hidden, stub=stub, asked=asked,
-            wrong=tuple(extra.wrong), right=tuple(extra.right)))
+        exercises.append(
+            Exercise(
+                **part,
+                hidden=extra.hidden,
+                stub=stub,
+                asked=asked,
+                wrong=tuple(extra.wrong),
+                right=tuple(extra.right),
+            )
+        )
     wanted = set()
     for exercise in exercises:
         for program in exercise.programs():
             wanted |= names(program).free
         inline = r"(?<!\})`([A-Za-z_]\w*)"  # not the target of a role
-        wanted |= set(re.findall(inline, exercise.task + exercise.hint))
+        mentioned = set(re.findall(inline, exercise.task + exercise.hint))
+        wanted |= mentioned - set(names(exercise.solution).bound)
     cells = [code for code, _ in code_of(body)]
     title = re.search(r"^# (.+)$", body, re.M)[1]
     setup = needed_part(cells, wanted)
@@ -489,25 +589,58 @@ def read(name: str) -> Chapter:
 # -- running --------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What became of an answer: whether it ran, what each part of the checks said."""
+
+    ran: Exception | None
+    visible: Exception | None
+    hidden: Exception | None
+    printed: str = ""
+
+    @property
+    def right(self) -> bool:
+        """Whether nothing was found."""
+        return self.ran is self.visible is self.hidden is None
+
+    @property
+    def messages(self) -> str:
+        """What the student reads."""
+        return "\n".join(str(e) for e in (self.visible, self.hidden) if e)
+
+    @property
+    def share(self) -> float:
+        """Share of the exercise's points."""
+        if self.ran:
+            return 0.0
+        return ((self.visible is None) + (self.hidden is None)) / 2
+
+
 class Room:
     """A namespace as a notebook has it, in which answers are tried one by one."""
 
     def __init__(self, setup: str) -> None:
         self.names = {"__name__": "__main__"}
-        exec(compile(setup, "<setup>", "exec"), self.names)
+        self._run(setup)
         self.clean = dict(self.names)
 
-    def fault(self, *programs: str) -> BaseException | None:
-        """Run the programs one after the other; what the first failing one raised."""
-        for number, program in enumerate(programs):
-            try:
-                exec(compile(program, f"<program {number}>", "exec"), self.names)
-            except Exception as error:
-                error.program = number
-                return error
+    def _run(self, code: str) -> None:
+        exec(compile(code, "<exercise>", "exec"), self.names)
+
+    def _fault(self, code: str) -> Exception | None:
+        try:
+            self._run(code)
+        except Exception as error:
+            return error
         return None
 
-    def reset(self) -> None:
-        """Forget what the answers have bound."""
+    def try_out(self, exercise: Exercise, code: str) -> Verdict:
+        """Run an answer and the checks in a fresh copy of the namespace."""
         self.names.clear()
         self.names.update(self.clean)
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            ran = self._fault(f"{exercise.given}\n\n{code}")
+            printed_by_answer = printed.getvalue()
+            visible = self._fault(f"{guard(exercise.stub)}\n{exercise.check}")
+            hidden = self._fault(exercise.hidden)
+        return Verdict(ran, visible, hidden, printed_by_answer)
