@@ -1,4 +1,4 @@
-"""Make what a class needs from the chapters' exercises; `make classroom` runs this.
+"""Make what a class needs from the chapters' exercises.
 
 Under `_build/classroom`: `release/` for students, `source/` for the teacher (nbgrader's
 names for the two), `answer-key/`, `points.csv` and `points.md`, and the `gradebook.db`
@@ -133,7 +133,7 @@ def ready_cell(chapter: Chapter) -> str:
 
 
 def setup_cells(chapter: Chapter, lines: int = 25) -> list[str]:
-    """Cut the chapter's code into cells of about so many lines, functions kept whole."""
+    """Cut the chapter's code into cells of about so many lines."""
     blocks: list[str] = []
     for block in chapter.setup.split("\n\n"):
         inside = block.startswith((" ", "\n"))  # the rest of a function or class
@@ -149,8 +149,8 @@ def exercise_cells(exercise: Exercise, name: str) -> list:
     label, points = exercise.label, exercise.points
     task = (
         f"## {exercise.title}\n\n"
-        f"*Level {exercise.level}, {exercise.time}. Points: {points} for the checks you "
-        f"see, {points} for the hidden ones.*\n\n"
+        f"*Level {exercise.level}, {exercise.time}. Points: {points} for the checks "
+        f"you see, {points} for the hidden ones.*\n\n"
         + plain(re.sub(r"^\*Level .*\*\n", "", exercise.task), name)
     )
     hint = plain(exercise.hint, name)
@@ -281,14 +281,3 @@ def make(names: list[str], folder: Path = CLASSROOM) -> None:
         BOOK / "als_course", folder / "release" / "als_course", ignore=ignore
     )
     shutil.copy(ROOT / "requirements.txt", folder / "release")
-
-
-def main(names: list[str]) -> None:
-    """Make the chapters named, or all of them."""
-    make(names or chapters())
-    print(f"For students: {CLASSROOM / 'release'}")
-    print(f"For the teacher: {CLASSROOM}/source, answer-key and points.md")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
