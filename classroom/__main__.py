@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from classroom import grade, release, submissions
+from classroom import grade, kit, release, submissions
 
 
 def make(options: argparse.Namespace) -> None:
@@ -18,6 +18,8 @@ def mark(options: argparse.Namespace) -> None:
     """Grade a folder of notebooks."""
     if data := os.environ.get("ALS_COURSE_DATA"):
         os.environ["ALS_COURSE_DATA"] = str(Path(data).absolute())
+    if not (release.CLASSROOM / "gradebook.db").exists():
+        make(argparse.Namespace(chapters=[]))
     found = submissions.read_releases(release.CLASSROOM / "release")
     grade.fetch_data(list(found))
     results = grade.grade_all(
@@ -26,6 +28,12 @@ def mark(options: argparse.Namespace) -> None:
     look = sum(result.look for result in results)
     print(f"{len(results)} graded, {look} to look at: {options.out / 'marks.csv'}")
     print(f"A page for each: {options.out / 'feedback'}")
+
+
+def pack(options: argparse.Namespace) -> None:
+    """Pack the course, its wheels, the site and the assignments for an offline room."""
+    kit.pack(options.out)
+    print(f"The kit, with a README: {options.out}")
 
 
 def main() -> None:
@@ -41,6 +49,9 @@ def main() -> None:
     command.add_argument("--limit", type=int, default=60, help="seconds for a cell")
     command.add_argument("--workers", type=int, default=os.cpu_count() or 2)
     command.set_defaults(run=mark)
+    command = commands.add_parser("kit", help=pack.__doc__)
+    command.add_argument("--out", type=Path, default=kit.KIT)
+    command.set_defaults(run=pack)
     options = parser.parse_args()
     options.run(options)
 

@@ -222,7 +222,7 @@ def the_class(released):
             2, "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)"),
          but(ex2=0), "ex2: the answer stopped the grader"),
         ("endless-printing", solved().answer(
-            1, "while True:\n    print('again ' * 50)"), but(ex1=0), "ex1: the answer"),
+            1, "while True:\n    print('again ' * 50)"), but(ex1=0), "ex1: the answer was stopped"),
         ("all-memory", solved().answer(
             4, "hoard = []\nwhile True:\n    hoard.append(bytearray(10**8))"),
          but(ex4=0), ""),
