@@ -16,20 +16,21 @@ from classroom.exercises import ROOT
 from classroom.release import CLASSROOM
 
 KIT = ROOT / "_build" / "offline-kit"
+SITE = ROOT / "_build" / "html"
 README = """\
 # The course without a network
 
 Made for Python {python} on {machine}; make a kit of its own for any other.
 
 1. Copy this folder to every machine.
-2. Put your own copy of MovieLens 100K, the file ml-100k.zip from GroupLens, into `data/`.
-   Its terms do not let us pack it. The Amazon reviews may stand beside it, as
+2. Put your own copy of MovieLens 100K, GroupLens's ml-100k.zip, into `data/`. Its
+   terms do not let us pack it. The Amazon reviews may stand beside it, as
    Musical_Instruments_5.json.gz; without them the Spark pages use generated reviews and
    say so. Every other set is generated.
 3. The Spark pages need Java 17 or newer. {java}
-4. In this folder: `python install.py`. It needs no network, makes `venv/`, and says what
-   is missing. Then `python install.py lab` opens JupyterLab with the chapters, and
-   `site/index.html` is the book to read.
+4. In this folder: `python install.py`. It needs no network, makes `venv/`, and says
+   what is missing. Then `python install.py lab` opens JupyterLab with the chapters,
+   and `site/index.html` is the book to read.
 
 Assignments for students are in `assignments/`.
 """
@@ -45,16 +46,12 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 BIN = HERE / "venv" / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
-JAVA = HERE / "java"
 
 
 def environment() -> dict[str, str]:
     """Say where the data and Java are, and that no network is to be asked."""
     found = dict(os.environ, ALS_COURSE_OFFLINE="1", ALS_COURSE_DATA=str(HERE / "data"))
     found["ALS_COURSE_CACHE"] = str(HERE / "cache")
-    homes = sorted(JAVA.glob("**/bin/java*"))
-    if homes:
-        found.setdefault("JAVA_HOME", str(homes[0].parent.parent))
     return found
 
 
@@ -95,21 +92,20 @@ def pack(
     pip_options: tuple[str, ...] = (),
 ) -> None:
     """Write the kit into a folder, which is emptied before."""
-    site = ROOT / "_build" / "html"
-    for made, by in ((site, "book"), (CLASSROOM / "release", "classroom")):
+    for made, by in ((SITE, "book"), (CLASSROOM / "release", "classroom")):
         if not made.is_dir():
             raise SystemExit(f"{made} is not there. Make it first: make {by}")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     copy_course(out / "course", requirements)
-    shutil.copytree(site, out / "site")
+    shutil.copytree(SITE, out / "site")
     shutil.copytree(CLASSROOM / "release", out / "assignments")
     (out / "data").mkdir()
     (out / "data" / "README").write_text(
         "Put ml-100k.zip from GroupLens here: your own copy, under its own terms.\n",
         "utf-8",
     )
-    java = copy_java(out / "java")
+    java = copy_java(out / "cache")
     collect_wheels(out / "wheels", requirements, pip_options)
     about = {"python": platform.python_version(), "machine": machine(), "java": java}
     (out / "README.md").write_text(README.format(**about), "utf-8")
@@ -142,8 +138,8 @@ def copy_java(target: Path) -> str:
     home = spark._cached_java()
     if not home.is_dir():
         return "Install it on every machine: the kit was made on one that has its own."
-    shutil.copytree(home, target, symlinks=True)
-    return "The kit brings one, in `java/`."
+    shutil.copytree(home, target / home.name, symlinks=True)
+    return "The kit brings one, in `cache/`."
 
 
 def collect_wheels(

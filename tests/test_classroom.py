@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import zipfile
 from copy import deepcopy
 from html.parser import HTMLParser
 
@@ -14,11 +15,31 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 import chapters
-from classroom import exercises, grade, release, submissions, wall
+from classroom import exercises, grade, kit, release, submissions, wall
 
 CHAPTER = "ratings-and-sparsity"
 FULL = (2, 2, 4, 4, 6)  # points of its five exercises
 LIMIT = 10  # seconds for a cell
+STOPPED = f"the answer was stopped after {LIMIT} seconds"
+OUTSIDE = "/tmp/als-course-was-here"
+LOOP = "while True:\n    pass"
+STUBBORN = """
+while True:
+    try:
+        while True:
+            pass
+    except BaseException:
+        pass
+"""
+IN_FUNCTION = """
+break_even = 2 / 3
+def takes_more(density):
+    while True:
+        pass
+"""
+PRINTING = "while True:\n    print('again ' * 50)"
+HOARD = "hoard = []\nwhile True:\n    hoard.append(bytearray(10**8))"
+KILL = "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)"
 
 
 @pytest.fixture(scope="module")
@@ -190,42 +211,37 @@ def the_class(released):
     helper.answer(
         1, "n_half = int((ordered.cumsum() < half_of(len(ratings))).sum()) + 1"
     )
-    outside = "open('/tmp/als-course-was-here', 'w').write('x')"
-    stubborn = (
-        "while True:\n    try:\n        while True:\n            pass\n"
-        "    except BaseException:\n        pass"
-    )
     call_home = (
         "from urllib.request import urlopen\n"
         "page = urlopen('http://203.0.113.1/answers').read()\n"
+        + other.exercises[4].solution
     )
-    solution5 = solved().exercises[4].solution
     return [
         ("right", solved(), FULL, ""),
         ("other-routes", other, FULL, ""),
         ("empty", Student(released), (0,) * 5, ""),
         ("first-three", Student(released).solve(1, 2, 3), but(ex4=0, ex5=0), ""),
+        ("off-by-one", solved().wrong(1, "the position instead of the number"),
+         but(ex1=0), ""),
+        ("half-a-mark", solved().wrong(5, "Pearson instead of Spearman"),
+         but(ex5=3), ""),
         ("syntax", solved().answer(2, "by_max = = 1"), but(ex2=0), "ex2: no Python"),
-        ("loop", solved().answer(3, "while True:\n    pass"), but(ex3=0),
-         "ex3: the answer was stopped after 10 seconds"),
-        ("stubborn-loop", solved().answer(3, stubborn), but(ex3=0),
-         "ex3: the answer was stopped after 10 seconds"),
-        ("loop-in-function", solved().answer(
-            3, "break_even = 2 / 3\ndef takes_more(d):\n    while True:\n        pass"),
-         but(ex3=0), "ex3: the answer was stopped after 10 seconds"),
-        ("two-loops", solved().answer(1, "while True: pass").answer(
-            4, "while True: pass"), but(ex1=0, ex4=0), "ex4: the answer was stopped"),
+        # what does not end, or ends too much
+        ("loop", solved().answer(3, LOOP), but(ex3=0), f"ex3: {STOPPED}"),
+        ("stubborn-loop", solved().answer(3, STUBBORN), but(ex3=0), f"ex3: {STOPPED}"),
+        ("loop-in-function", solved().answer(3, IN_FUNCTION), but(ex3=0),
+         f"ex3: {STOPPED}"),
+        ("two-loops", solved().answer(1, LOOP).answer(4, LOOP), but(ex1=0, ex4=0),
+         f"ex4: {STOPPED}"),
+        ("endless-printing", solved().answer(1, PRINTING), but(ex1=0),
+         f"ex1: {STOPPED}"),
+        ("all-memory", solved().answer(4, HOARD), but(ex4=0), ""),
+        ("sys-exit", solved().answer(5, "import sys\nsys.exit(1)"), but(ex5=0), ""),
         ("os-exit", solved().answer(4, "import os\nos._exit(0)"), but(ex4=0),
          "ex4: the answer ended the kernel"),
-        ("sys-exit", solved().answer(5, "import sys\nsys.exit(1)"), but(ex5=0), ""),
-        ("kill-the-grader", solved().answer(
-            2, "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)"),
-         but(ex2=0), "ex2: the answer stopped the grader"),
-        ("endless-printing", solved().answer(
-            1, "while True:\n    print('again ' * 50)"), but(ex1=0), "ex1: the answer was stopped"),
-        ("all-memory", solved().answer(
-            4, "hoard = []\nwhile True:\n    hoard.append(bytearray(10**8))"),
-         but(ex4=0), ""),
+        ("kill-the-grader", solved().answer(2, KILL), but(ex2=0),
+         "ex2: the answer stopped the grader"),
+        # what touches the checks
         ("deleted-checks", solved().remove(*checks), FULL, "put back"),
         ("edited-checks", edited, (0,) * 5, "put back"),
         ("raised-points", greedy, but(ex1=0), ""),
@@ -234,16 +250,13 @@ def the_class(released):
          "ex2: the cell of the answer is missing"),
         ("copied-cell", copied, FULL, ""),
         ("helper-cell", helper, FULL, ""),
+        # what reaches out
+        ("writes-outside", solved().add(f"{label}1", f"open({OUTSIDE!r}, 'w')"), FULL,
+         f"tried to write to {OUTSIDE} and was refused"),
+        ("network", solved().answer(5, call_home), but(ex5=0), "ex5: tried to"),
+        # what is not the notebook that was handed out
         ("wrong-kernel", julia, FULL, "julia-1.9"),
         ("renamed", solved(), FULL, "the file is called my homework (2).ipynb"),
-        ("writes-outside", solved().add(f"{label}1", outside), FULL,
-         "tried to write to /tmp/als-course-was-here and was refused"),
-        ("network", solved().answer(5, call_home + solution5), but(ex5=0),
-         "ex5: tried to"),
-        ("off-by-one", solved().wrong(1, "the position instead of the number"),
-         but(ex1=0), ""),
-        ("half-a-mark", solved().wrong(5, "Pearson instead of Spearman"),
-         but(ex5=3), ""),
         ("no-json", '{"cells": [', (), "cannot be read as a notebook"),
         ("another-course", Student(new_notebook(cells=[new_markdown_cell("Hello")])),
          (), "no cell of an assignment"),
@@ -311,7 +324,7 @@ def test_the_class_is_graded_in_less_than_five_minutes(graded):
 
 
 def test_nothing_was_written_outside(graded):
-    assert not os.path.exists("/tmp/als-course-was-here")
+    assert not os.path.exists(OUTSIDE)
 
 
 class Text(HTMLParser):
@@ -394,3 +407,78 @@ def test_an_address_of_this_machine_is_not_refused():
     for far in ("128.0.0.1", "localhost.example.org", "::2"):
         assert not wall.is_here((far, 80))
     assert wall.is_here("/tmp/socket")
+
+
+# -- the commands and the kit ---------------------------------------------------------
+
+
+def test_the_commands_of_the_makefile_are_the_programs_commands():
+    makefile = (chapters.ROOT / "Makefile").read_text("utf-8")
+    for command in ("make", "grade", "kit"):
+        assert f"$(BIN)/python -m classroom {command}" in makefile
+        run = subprocess.run(
+            [sys.executable, "-m", "classroom", command, "--help"],
+            cwd=chapters.ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stderr
+
+
+def tiny_wheel(folder):
+    """A package of one line, as a wheel."""
+    path = folder / "tiny_course-1.0-py3-none-any.whl"
+    info = "tiny_course-1.0.dist-info"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("tiny_course.py", "answer = 42\n")
+        wheel.writestr(
+            f"{info}/METADATA",
+            "Metadata-Version: 2.1\nName: tiny-course\nVersion: 1.0\n",
+        )
+        wheel.writestr(
+            f"{info}/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: test\n"
+            "Root-Is-Purelib: true\nTag: py3-none-any\n",
+        )
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+def test_a_kit_installs_where_there_is_no_network(tmp_path, monkeypatch):
+    """With one wheel for all; the real ones are a gigabyte and need an index."""
+    for made in ("html", "classroom/release"):
+        (tmp_path / made).mkdir(parents=True)
+        (tmp_path / made / "index.html").write_text("made")
+    monkeypatch.setattr(kit, "SITE", tmp_path / "html")
+    monkeypatch.setattr(kit, "CLASSROOM", tmp_path / "classroom")
+    (tmp_path / "index").mkdir()
+    tiny_wheel(tmp_path / "index")
+    (tmp_path / "requirements.txt").write_text("tiny-course==1.0\n")
+    offline = ("--no-index", "--find-links", str(tmp_path / "index"))
+    kit.pack(tmp_path / "kit", tmp_path / "requirements.txt", offline)
+    packed = {path.name for path in (tmp_path / "kit").iterdir()}
+    assert packed >= {
+        "README.md", "assignments", "course", "data", "install.py", "site", "wheels",
+    }  # fmt: skip
+    names = [path.name for path in (tmp_path / "kit").rglob("*")]
+    assert not [
+        n for n in names if n.endswith((".zip", ".inter", ".gz")) or n == "u.data"
+    ]
+    assert (tmp_path / "kit" / "course" / "book" / f"{CHAPTER}.md").exists()
+    apart = ["unshare", "--user", "--map-root-user", "--net"]
+    if subprocess.run([*apart, "true"], capture_output=True).returncode:
+        apart = []  # no namespaces here: pip itself is told not to ask
+    installed = subprocess.run(
+        [*apart, sys.executable, tmp_path / "kit" / "install.py"],
+        capture_output=True,
+        text=True,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+    )
+    assert installed.returncode == 0, installed.stderr
+    assert "als_course.datasets is not ready" in installed.stdout
+    python = next((tmp_path / "kit" / "venv").glob("*/python"))
+    said = subprocess.run(
+        [python, "-c", "import tiny_course; print(tiny_course.answer)"],
+        capture_output=True,
+        text=True,
+    )
+    assert said.stdout == "42\n"
