@@ -13,10 +13,10 @@ endif
 export
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test lab outputs clean
+.PHONY: help book pdf test lab outputs classroom grade offline-kit clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
@@ -51,6 +51,16 @@ lab: $(VENV)/installed  ## open JupyterLab with the chapters as notebooks
 
 outputs: $(VENV)/installed  ## write the stored outputs anew; read the diff before you commit it
 	$(BIN)/python tests/chapters.py
+
+classroom: $(VENV)/installed  ## make a class's notebooks, answer key and points
+	$(BIN)/python -m classroom make
+
+grade: $(VENV)/installed  ## mark a folder of notebooks: make grade SUBMISSIONS=folder
+	@test -n "$(SUBMISSIONS)" || { echo "Name the folder: make grade SUBMISSIONS=folder"; exit 2; }
+	$(BIN)/python -m classroom grade $(if $(LIMIT),--limit $(LIMIT)) "$(SUBMISSIONS)"
+
+offline-kit: book classroom  ## pack all that a room without a network needs into one folder
+	$(BIN)/python -m classroom kit
 
 clean:  ## remove the site and its caches; the environment and the data stay
 	rm -rf _build

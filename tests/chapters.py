@@ -43,9 +43,10 @@ def notebooks() -> list[str]:
 
 
 def teaching_chapters() -> list[str]:
-    """Names of the notebooks that teach: all parts but the reference."""
+    """Names of the notebooks that teach: the parts with chapters in them."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
-    parts = [part for part in toc["parts"] if part["caption"] != "Reference"]
+    others = ("Teaching", "Reference")
+    parts = [part for part in toc["parts"] if part["caption"] not in others]
     names = [Path(e["file"]).name for part in parts for e in part["chapters"]]
     return [name for name in names if is_notebook(name)]  # the playground is none
 

@@ -8,6 +8,7 @@ import nbformat
 import pytest
 
 import chapters
+from classroom import exercises
 
 NOTEBOOKS = chapters.notebooks()
 TEACHING = chapters.teaching_chapters()
@@ -51,6 +52,17 @@ def labels(name: str) -> set[str]:
     return {name} | {m for p in patterns for m in re.findall(p, text, flags=re.M)}
 
 
+def lint(code: str, rules: list[str]) -> None:
+    """Fail where the linter finds something."""
+    run = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--quiet", "--isolated", *rules, "-"],
+        input=code + "\n",
+        text=True,
+        capture_output=True,
+    )
+    assert run.returncode == 0, run.stdout
+
+
 @pytest.mark.parametrize("name", TEACHING)
 def test_chapter_opens_with_label_title_lead_and_box(name):
     first = markdown_cells(name)[0]
@@ -68,9 +80,37 @@ def test_chapter_opens_with_label_title_lead_and_box(name):
 
 
 @pytest.mark.parametrize("name", TEACHING)
-def test_chapter_ends_with_what_to_remember_exercises_and_references(name):
+def test_chapter_ends_with_what_to_remember_quiz_exercises_and_references(name):
     headings = re.findall(r"^## (.+)$", "\n".join(markdown_cells(name)), flags=re.M)
-    assert headings[-3:] == ["What to remember", "Exercises", "References"]
+    end = ["What to remember", "Before you go on", "Exercises", "References"]
+    assert headings[-4:] == end
+
+
+@pytest.mark.parametrize("name", TEACHING)
+def test_quiz_has_an_explanation_for_each_option_and_one_right_answer(name):
+    text = source(name).split("\n## Before you go on\n")[1].split("\n## ")[0]
+    quizzes = re.findall(r"^````\{admonition\} (.+?)\n(.*?)^````$", text, re.M | re.S)
+    assert 3 <= len(quizzes) <= 5
+    places = set()
+    for title, quiz in quizzes:
+        assert quiz.startswith(":class: quiz\n"), title
+        question, _, rest = quiz.partition(
+            "```{admonition} Answers\n:class: dropdown\n"
+        )
+        asked, options = (
+            question.split("\n\n")[0],
+            re.findall(r"^- (.+)$", question, re.M),
+        )
+        assert asked.rstrip().endswith("?"), f"{title}: a question"
+        answers = re.findall(r"^- (.+)$", rest, re.M)
+        assert len(options) == len(answers) >= 3, title
+        right = [n for n, text in enumerate(answers) if text.startswith("**Right**")]
+        assert len(right) == 1, f"{title}: one right answer"
+        others = [text for text in answers if not text.startswith("**Right**")]
+        assert all(re.match(r"No\b|Not\b", text) for text in others), title
+        assert min(len(text.split()) for text in answers) >= 6, f"{title}: explain"
+        places |= {right[0]}
+    assert len(places) > 1, "the right answer is not always at the same place"
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -137,6 +177,48 @@ def test_every_exercise_has_level_hint_solution_and_check(name):
             assert said, f"{label} says what a wrong answer means"
 
 
+@pytest.mark.parametrize("name", TEACHING)
+def test_every_exercise_is_complete_for_a_class(name):
+    for exercise in exercises.read(name).exercises:
+        assert len(re.findall(r"^assert ", exercise.hidden, re.M)), exercise.label
+        assert len(exercise.wrong) >= 2, f"{exercise.label}: two wrong answers"
+        assert exercise.right, f"{exercise.label}: a right answer by another route"
+        answers = [a.code for a in (*exercise.wrong, *exercise.right)]
+        answers += [exercise.stub, exercise.solution]
+        assert len(set(answers)) == len(answers), f"{exercise.label}: twice the same"
+        for answer in exercise.wrong:
+            checks = exercise.check + exercise.hidden
+            said = re.sub(r'"\s*\n?\s*f?"', "", checks)
+            assert answer.message.split("{")[0] in said, f"{answer.message} is not said"
+
+
+@pytest.mark.parametrize("name", TEACHING)
+def test_checks_ask_only_for_what_the_task_names(name):
+    for exercise in exercises.read(name).exercises:
+        made = exercises.names(exercise.solution).bound
+        checks = f"{exercise.check}\n{exercise.hidden}"
+        asked = exercises.names(checks).free & set(made)
+        named = set(
+            re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", exercise.task)))
+        )
+        imported = set(re.findall(r"(?:import|as) (\w+)", exercise.solution))
+        assert asked - imported <= named, exercise.label
+
+
+@pytest.mark.parametrize("name", TEACHING)
+def test_code_beside_a_chapter_passes_the_linter(name):
+    for exercise in exercises.read(name).exercises:
+        answers = [a.code for a in (*exercise.wrong, *exercise.right)]
+        for code in (exercise.hidden, exercise.stub, *answers):
+            assert [line for line in code.split("\n") if len(line) > 88] == []
+    path = exercises.BESIDE / f"{name}.md"
+    code = re.findall(r"^```python\n(.*?)^```$", path.read_text("utf-8"), re.M | re.S)
+    for program in code:
+        # F821, F841: what an answer uses is the chapter's, what it binds the checks'.
+        rules = ["--select=E,F,B,C4,NPY,UP", "--ignore=E402,E501,E703,B018,F821,F841"]
+        lint(program, rules)
+
+
 @pytest.mark.parametrize("name", chapters.pages())
 def test_every_label_referred_to_exists(name):
     known = set().union(*(labels(page) for page in chapters.pages()))
@@ -201,13 +283,7 @@ def test_code_passes_the_linter(name):
     code = "\n\n".join(c.source for c in chapters.code_cells(chapters.read(name)))
     # E402, E703, B018: notebooks import where they need to and end cells in a value.
     rules = ["--select=E,F,B,C4,NPY,UP", "--ignore=E402,E501,E703,B018"]
-    run = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", "--quiet", "--isolated", *rules, "-"],
-        input=code + "\n",
-        text=True,
-        capture_output=True,
-    )
-    assert run.returncode == 0, run.stdout
+    lint(code, rules)
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

@@ -1,0 +1,1 @@
+"""Exercises as one source: what a class needs is made from the chapters."""
