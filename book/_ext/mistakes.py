@@ -1,7 +1,7 @@
 """The directive `{mistakes}`: what students get wrong, taken from the exercises.
 
-Its one argument names a chapter. The list is made from `book/exercises` whenever the page
-is built, so that a mistake is written down in one place.
+Its one argument names a chapter. The list is made from `book/exercises` whenever the
+page is built, so that a mistake is written down in one place.
 """
 
 import sys
