@@ -266,3 +266,12 @@ def test_print_shows_the_chapter_and_nothing_else(page):
     for part in (".bd-sidebar-primary", ".bd-header-article", ".prev-next-footer"):
         assert not page.locator(part).first.is_visible()
     assert page.locator(".copybtn:visible").count() == 0
+
+
+@pytest.mark.parametrize("paper", ["A4", "Letter"])
+def test_the_cheat_sheet_prints_alone_on_one_page(page, paper):
+    page.goto("book/als-dialects.html#als-cheat-sheet")
+    assert page.pdf(format=paper).count(b"/Type /Page\n") == 1
+    page.emulate_media(media="print")
+    assert page.locator("section:has(> #als-cheat-sheet) table").count() == 2
+    assert page.locator("h1:visible, footer:visible").count() == 0
