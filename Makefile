@@ -13,7 +13,7 @@ endif
 export
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab outputs clean
+.PHONY: help book test lab outputs bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
@@ -45,6 +45,10 @@ lab: $(VENV)/installed  ## open JupyterLab with the chapters as notebooks
 
 outputs: $(VENV)/installed  ## write the stored outputs anew; read the diff before you commit it
 	$(BIN)/python tests/chapters.py
+
+bench: $(VENV)/installed  ## time ALS beside NumPy, implicit, cmfrec and Spark; ten minutes of a quiet machine
+	$(BIN)/python -m pip install --quiet -r tests/benchmarks/requirements.txt
+	$(BIN)/python tests/benchmarks/compare.py
 
 clean:  ## remove the site and its caches; the environment and the data stay
 	rm -rf _build

@@ -21,7 +21,7 @@ __all__ = ["ExplicitALS", "ImplicitALS"]
 
 BLOCK_PAIRS = 4096  # factor rows gathered at once by `_dot_pairs`
 BLAS = ThreadpoolController()  # once, as finding the libraries takes 4 ms
-COMPILED_FROM = 5e7  # from this n_ratings x n_factors x n_iterations "auto" compiles
+COMPILED_FROM = 1e7  # from this n_ratings x n_factors x n_iterations "auto" compiles
 CHOICES = {"engine": ("auto", "numba", "numpy"), "dtype": ("float64", "float32")}
 SOLVERS = {"float64": dposv, "float32": sposv}
 # Smallest over largest pivot of a system; below it hardly a digit holds.
@@ -369,7 +369,7 @@ class ExplicitALS(_FactorModel):
         Seed of the first item factors, normal with variance 1/k.
     engine : {"auto", "numba", "numpy"}
         What solves. With "auto", Numba does if it is installed and there are
-        5e7 ratings times factors times sweeps or more, so that it pays to load it.
+        1e7 ratings times factors times sweeps or more, so that it pays to load it.
         The factors agree to 1e-9 of the largest, in float32 to 1e-5.
     dtype : {"float64", "float32"}
         Type of the ratings and factors while fitting. float32 takes half the memory
@@ -499,7 +499,7 @@ class ImplicitALS(_FactorModel):
         or item, as in Spark.
     engine : {"auto", "numba", "numpy"}
         What solves. With "auto", Numba does if it is installed and there are
-        5e7 ratings times factors times sweeps or more, so that it pays to load it.
+        1e7 ratings times factors times sweeps or more, so that it pays to load it.
         The factors agree to 1e-9 of the largest, in float32 to 1e-5.
     dtype : {"float64", "float32"}
         Type of the ratings and factors while fitting. float32 takes half the memory
@@ -627,7 +627,7 @@ class ImplicitALS(_FactorModel):
         return factors.T @ factors
 
     def _formula(self):
-        return 1.0, self.alpha, float(self.confidence == "1+alpha*r")
+        return 1.0, self.alpha, self._confidences(0)
 
     def _products(self, X, values):
         confidences = self._confidences(values)

@@ -181,62 +181,13 @@ N_REGISTERS, VECTOR_BYTES = registers()
 TILE = 8 if N_REGISTERS == 32 else 4
 
 
-class _Vectors:
-    """Writes LLVM instructions on vectors of the numbers of a 2-D array."""
-
-    def __init__(self, context, builder, array):
-        self.context, self.builder = context, builder
-        self.number = context.get_value_type(array.dtype)
-        self.size = context.get_abi_sizeof(self.number)
-        self.lanes = VECTOR_BYTES // self.size
-        self.type = ir.VectorType(self.number, self.lanes)
-
-    def address(self, array, row, column, offset=(0, 0)):
-        kind, value = array
-        value = self.context.make_array(kind)(self.context, self.builder, value)
-        cell = [
-            self.builder.add(number, ir.Constant(number.type, more))
-            for number, more in zip((row, column), offset, strict=True)
-        ]
-        return cgutils.get_item_pointer(self.context, self.builder, kind, value, cell)
-
-    def load(self, address):
-        address = self.builder.bitcast(address, self.type.as_pointer())
-        return self.builder.load(address, align=self.size)
-
-    def store(self, vector, address):
-        address = self.builder.bitcast(address, self.type.as_pointer())
-        self.builder.store(vector, address, align=self.size)
-
-    def spread(self, number):
-        """Return a vector with the number in each lane."""
-        lane, empty = ir.IntType(32), ir.Constant(self.type, ir.Undefined)
-        one = self.builder.insert_element(empty, number, ir.Constant(lane, 0))
-        zeros = ir.Constant(ir.VectorType(lane, self.lanes), None)
-        return self.builder.shuffle_vector(one, one, zeros)
-
-    def sum(self):
-        """Return the place of a vector of zeros; LLVM gives it a register."""
-        return cgutils.alloca_once_value(self.builder, ir.Constant(self.type, None))
-
-    def add_product(self, total, a, b):
-        """Add a * b to the sum, in one instruction where the processor has it."""
-        new = self.call("fmuladd", self.type, a, b, self.builder.load(total))
-        self.builder.store(new, total)
-
-    def call(self, name, result, *args, **options):
-        kind = ir.FunctionType(result, [arg.type for arg in args])
-        name = f"llvm.{name}.v{self.lanes}f{8 * self.size}"
-        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
-        return self.builder.call(function, args, **options)
-
-
 def _tile(kind, n_rows, n_vectors):
     """Make the innermost loop, a matrix product whose sums stay in registers.
 
     With S = left[start:stop, i:].T @ right[start:stop, column:], it adds S to
     ``out[row:, column:]``, subtracts it, or stores it there, as `kind` says. Of `out`
-    it changes `n_rows` rows and as many columns as `n_vectors` vectors hold.
+    it changes `n_rows` rows and as many columns as `n_vectors` vectors hold. Numba
+    would not tile the loop by itself, so its LLVM instructions are written here.
     """
     cells = [(r, v) for r in range(n_rows) for v in range(n_vectors)]
 
@@ -244,29 +195,51 @@ def _tile(kind, n_rows, n_vectors):
     def tile(typing, out, row, column, left, i, right, start, stop):
         def generate(context, builder, signature, args):
             _, row, column, _, i, _, start, stop = args
-            out, left, right = ((signature.args[n], args[n]) for n in (0, 3, 5))
-            vectors = _Vectors(context, builder, out[0])
-            sums = {}
-            for cell in cells:
-                sums[cell] = vectors.sum()
-                builder.store(ir.Constant(vectors.type, None), sums[cell])
+            number = context.get_value_type(signature.args[0].dtype)
+            size = context.get_abi_sizeof(number)
+            lanes = VECTOR_BYTES // size
+            vector, lane = ir.VectorType(number, lanes), ir.IntType(32)
+            # a * b + c, in one instruction where the processor has it
+            multiply_add = cgutils.get_or_insert_function(
+                builder.module,
+                ir.FunctionType(vector, [vector] * 3),
+                f"llvm.fmuladd.v{lanes}f{8 * size}",
+            )
+
+            def address(argument, *cell):
+                kind, array = signature.args[argument], args[argument]
+                array = context.make_array(kind)(context, builder, array)
+                place = cgutils.get_item_pointer(context, builder, kind, array, cell)
+                return builder.bitcast(place, vector.as_pointer())
+
+            def spread(place):
+                """Return a vector with the number at this place in each lane."""
+                value = builder.load(builder.bitcast(place, number.as_pointer()))
+                one = builder.insert_element(vector(ir.Undefined), value, lane(0))
+                zeros = ir.VectorType(lane, lanes)(None)
+                return builder.shuffle_vector(one, one, zeros)
+
+            # LLVM gives each of these variables a register.
+            sums = {cell: cgutils.alloca_once(builder, vector) for cell in cells}
+            for total in sums.values():
+                builder.store(vector(None), total)
+            columns = [
+                builder.add(column, column.type(v * lanes)) for v in range(n_vectors)
+            ]
             with cgutils.for_range_slice(builder, start, stop, start.type(1)) as (t, _):
-                wide = []
-                for v in range(n_vectors):
-                    place = vectors.address(right, t, column, (0, v * vectors.lanes))
-                    wide.append(vectors.load(place))
+                wide = [builder.load(address(5, t, c), align=size) for c in columns]
                 for r in range(n_rows):
-                    number = builder.load(vectors.address(left, t, i, (0, r)))
-                    factor = vectors.spread(number)
+                    factor = spread(address(3, t, builder.add(i, i.type(r))))
                     for v in range(n_vectors):
-                        vectors.add_product(sums[r, v], factor, wide[v])
-            for r, v in cells:
-                place = vectors.address(out, row, column, (r, v * vectors.lanes))
-                total = builder.load(sums[r, v])
+                        product = [factor, wide[v], builder.load(sums[r, v])]
+                        builder.store(builder.call(multiply_add, product), sums[r, v])
+            for (r, v), total in sums.items():
+                place = address(0, builder.add(row, row.type(r)), columns[v])
+                new = builder.load(total)
                 if kind != "store":
                     combine = builder.fadd if kind == "add" else builder.fsub
-                    total = combine(vectors.load(place), total)
-                vectors.store(total, place)
+                    new = combine(builder.load(place, align=size), new)
+                builder.store(new, place, align=size)
             return context.get_dummy_value()
 
         n = types.intp
@@ -275,29 +248,13 @@ def _tile(kind, n_rows, n_vectors):
     return tile
 
 
-@intrinsic
-def _dot(typing, a, row, b, start, stop):
-    """Return a[row, start:stop] @ b[0, start:stop]; whole vectors only."""
-
-    def generate(context, builder, signature, args):
-        a, b = ((signature.args[n], args[n]) for n in (0, 2))
-        _, row, _, start, stop = args
-        vectors = _Vectors(context, builder, a[0])
-        total = vectors.sum()
-        builder.store(ir.Constant(vectors.type, None), total)
-        step = start.type(vectors.lanes)
-        with cgutils.for_range_slice(builder, start, stop, step) as (column, _):
-            x = vectors.load(vectors.address(a, row, column))
-            y = vectors.load(vectors.address(b, row.type(0), column))
-            vectors.add_product(total, x, y)
-        zero, total = vectors.number(0.0), builder.load(total)
-        result = vectors.number
-        return vectors.call(
-            "vector.reduce.fadd", result, zero, total, fastmath=["reassoc"]
-        )
-
-    n = types.intp
-    return a.dtype(a, n, b, n, n), generate
+@njit(fastmath={"reassoc", "contract"})
+def _dot(a, b):
+    """Dot product, summed in any order, so that LLVM can use vectors."""
+    total = a.dtype.type(0)
+    for j in range(len(a)):
+        total += a[j] * b[j]
+    return total
 
 
 @intrinsic
@@ -381,7 +338,7 @@ def _tiled(
             if len(losses):
                 for t in range(indptr[row], indptr[row + 1]):
                     c, p = _place(data[t], formula)
-                    fitted = np.float64(_dot(fixed, indices[t], x, 0, width))
+                    fitted = np.float64(_dot(fixed[indices[t]], x[0]))
                     losses[row] += c * (p - fitted) ** 2 - hole * fitted**2
 
 
@@ -427,7 +384,7 @@ def _substitute(gram, inverses, x, width):
     for top in range(width - TILE, -1, -TILE):
         start = (top + TILE) // lanes * lanes
         for i in range(top, top + TILE):
-            gram[i, width] -= _dot(gram, i, x, start, width)
+            gram[i, width] -= _dot(gram[i, start:width], x[0, start:])
         for i in range(TILE):
             total = x[0, top + i]
             for j in range(i, TILE):
