@@ -27,8 +27,8 @@ PROPERTIES = {
     ],
 }
 
-ITEM_STEP = """item_factors = self._half_step(
-                    by_item, user_factors, item_penalties, "item"
+ITEM_STEP = """item_factors, loss = self._half_step(
+                    by_item, user_factors, item_penalties, "item", kernels
                 )"""
 SHARED = {
     "drops lambda": ("gram.flat[:: k + 1] += penalties[row]", "pass"),
@@ -46,10 +46,10 @@ SHARED = {
     ),
     "solves items from stale users": (
         ITEM_STEP,
-        "item_factors = self._half_step(by_item, vars(self).setdefault('_stale', "
+        "item_factors, loss = self._half_step(by_item, vars(self).setdefault('_stale', "
         "user_factors), item_penalties, 'item')",
     ),
-    "never updates the items": (ITEM_STEP, "pass"),
+    "never updates the items": (ITEM_STEP, ITEM_STEP.replace("item_factors,", "_,")),
     "counts the ratings of columns, not rows": (
         "counts = self._counts(ratings)",
         "counts = np.resize(np.bincount(ratings.indices), ratings.shape[0])",
