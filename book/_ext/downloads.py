@@ -268,7 +268,7 @@ def write_notebooks(app, error) -> None:
     folder.mkdir(exist_ok=True)
     files = {"requirements.txt": (ROOT / "requirements.txt").read_bytes()}
     for path in sorted((ROOT / "book").glob("als_course/**/*.py")):
-        files[str(path.relative_to(ROOT / "book"))] = path.read_bytes()
+        files[path.relative_to(ROOT / "book").as_posix()] = path.read_bytes()
     for page in filter(lambda page: is_chapter(app, page), sorted(app.env.found_docs)):
         for suffix, solutions in (("", False), ("-solutions", True)):
             source = Path(app.env.doc2path(page))
