@@ -160,7 +160,7 @@ class PlainMarkdown:
 
 
 def repository(config) -> dict:
-    """Read the one setting, `repository` in `_config.yml`, and derive the addresses."""
+    """Read the one setting, `repository_url` in `_config.yml`; derive the addresses."""
     options = config.html_theme_options
     url = (options.get("repository_url") or "").rstrip("/")
     if not url:
@@ -168,7 +168,7 @@ def repository(config) -> dict:
     parts = urlsplit(url)
     path = parts.path.strip("/").split("/")
     if parts.scheme != "https" or parts.netloc != "github.com" or len(path) != 2:
-        message = f"repository.url in _config.yml is {url!r}; "
+        message = f"repository_url in _config.yml is {url!r}; "
         raise ConfigError(message + "write https://github.com/OWNER/NAME, or nothing")
     branch = options.get("repository_branch") or "main"
     name = "/".join(path)

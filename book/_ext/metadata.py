@@ -27,6 +27,8 @@ def add_extensions(app, config) -> None:
     """Give Open Graph what it needs; a sitemap needs an address."""
     config.ogp_site_url = config.ogp_canonical_url = site(config)
     config.ogp_image = CARD if site(config) else ""
+    config.ogp_image_alt = CARD_ALT
+    config.ogp_site_name = config.html_title
     if site(config):
         config.html_baseurl = site(config)
         app.setup_extension("sphinx_sitemap")
