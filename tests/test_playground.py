@@ -600,8 +600,8 @@ def test_a_run_is_shown_step_by_step_and_can_be_stopped(open_page):
     play.press("Stop")
     assert play.status == "Stopped."
     halfway = play.objective
+    play.page.emulate_media(reduced_motion="reduce")
     play.press("Run")
-    play.page.wait_for_function("document.querySelector('#pg-run').innerText === 'Run'")
     assert play.status.startswith("Settled after")
     assert play.objective < halfway
 
