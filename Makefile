@@ -13,7 +13,7 @@ endif
 export
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test lab outputs classroom grade offline-kit clean
+.PHONY: help book pdf test lab outputs classroom grade offline-kit bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13
@@ -61,6 +61,10 @@ grade: $(VENV)/installed  ## mark a folder of notebooks: make grade SUBMISSIONS=
 
 offline-kit: book classroom  ## pack all that a room without a network needs into one folder
 	$(BIN)/python -m classroom kit
+
+bench: $(VENV)/installed  ## time ALS beside NumPy, implicit, cmfrec and Spark; ten minutes of a quiet machine
+	$(BIN)/python -m pip install --quiet -r tests/benchmarks/requirements.txt
+	$(BIN)/python tests/benchmarks/compare.py
 
 clean:  ## remove the site and its caches; the environment and the data stay
 	rm -rf _build

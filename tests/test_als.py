@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 from sklearn.exceptions import NotFittedError
 from threadpoolctl import threadpool_limits
 
-from als_course import metrics, splits
+from als_course import als, metrics, splits
 from als_course.als import ExplicitALS
 from als_course.baselines import DampedBiases, GlobalMean
 
@@ -28,6 +28,15 @@ seeds = st.integers(0, 10**6)
 def as_csr(dense, known):
     users, items = np.nonzero(known)
     return csr_array((dense[users, items], (users, items)), shape=dense.shape)
+
+
+@pytest.fixture(params=["numpy", "numba"], scope="module", autouse=True)
+def engine(request):
+    """Solve everything with this engine, however small it is."""
+    smallest = {"numpy": np.inf, "numba": 0}[request.param]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(als, "COMPILED_FROM", smallest)
+        yield request.param
 
 
 def make_ratings(seed, n_users, n_items, share):

@@ -15,11 +15,20 @@ from scipy.sparse import csr_array, csr_matrix
 from sklearn.exceptions import NotFittedError
 from threadpoolctl import threadpool_limits
 
-from als_course import metrics, splits
+from als_course import als, metrics, splits
 from als_course.als import ImplicitALS
 from als_course.baselines import MostPopular
 from als_course.datasets import ratings_matrix
 from test_als import as_csr, cases, seeds
+
+
+@pytest.fixture(params=["numpy", "numba"], scope="module", autouse=True)
+def engine(request):
+    """Solve everything with this engine, however small it is."""
+    smallest = {"numpy": np.inf, "numba": 0}[request.param]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(als, "COMPILED_FROM", smallest)
+        yield request.param
 
 
 def make_ratings(seed, n_users, n_items, share):

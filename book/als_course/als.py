@@ -3,12 +3,16 @@
 **Rows are users and columns are items.** A sweep is two half-steps: solve every user
 with the items held fixed, then every item with the users held fixed. Each is an
 exact least-squares problem, so the objective never rises.
+
+Two engines solve it: NumPy, here, one row after the other, and Numba, in
+``als_course.kernels``, compiled and on all threads.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg.lapack import dposv
+from scipy.linalg.lapack import dposv, sposv
+from scipy.sparse import csr_array
 from threadpoolctl import ThreadpoolController
 
 from als_course.baselines import DampedBiases, Recommender, check_ratings
@@ -18,14 +22,19 @@ __all__ = ["ExplicitALS", "ImplicitALS"]
 
 BLOCK_PAIRS = 4096  # factor rows gathered at once by `_dot_pairs`
 BLAS = ThreadpoolController()  # once, as finding the libraries takes 4 ms
-SINGULAR = 1e-13  # smallest over largest pivot; below it hardly a digit holds
+COMPILED_FROM = 1e7  # from this n_ratings x n_factors x n_iterations "auto" compiles
+CHOICES = {"engine": ("auto", "numba", "numpy"), "dtype": ("float64", "float32")}
+SOLVERS = {"float64": dposv, "float32": sposv}
+# Smallest over largest pivot of a system; below it hardly a digit holds.
+SINGULAR = {"float64": 1e-13, "float32": 2e-6}
 
 
 class _FactorModel(Recommender):
     """What models with user and item factors share; a base class, not a model.
 
     A subclass defines the normal equations of a row, ``_products(X, values)`` -> XᵀWX
-    and Xᵀt, and the objective at the ratings, ``_loss(values, fitted)``.
+    and Xᵀt, and the objective at the ratings, ``_loss(values, fitted)``. The numbers of
+    ``_formula()`` say the same to `kernels.half_step`.
     """
 
     def __post_init__(self):
@@ -41,6 +50,11 @@ class _FactorModel(Recommender):
                 f"regularization must be finite and at least 0, "
                 f"got {self.regularization}"
             )
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                known = " or ".join(map(repr, choices))
+                raise ValueError(f"{name} must be {known}, got {value!r}")
 
     def fit(self, ratings, start=None):
         """Learn the factors from ratings.
@@ -63,26 +77,31 @@ class _FactorModel(Recommender):
             As `check_ratings` does; if `start` does not fit; if a system is singular,
             which takes a regularisation of 0 or nearly so; in `ImplicitALS` also if
             no rating is above 0.
+        ImportError
+            If `engine` is "numba" and Numba cannot be imported.
         """
-        ratings = check_ratings(ratings)
+        ratings = check_ratings(ratings, dtype=self.dtype)
+        kernels = self._load_kernels(ratings)
+        self.engine_ = "numba" if kernels else "numpy"
         by_user = self._prepare(ratings)
         by_item = by_user.T.tocsr()
-        users = np.repeat(np.arange(ratings.shape[0]), np.diff(by_user.indptr))
         user_penalties = self._penalties(by_user)
         item_penalties = self._penalties(by_item)
+        users, items = self._counts(by_user) > 0, self._counts(by_item) > 0
         item_factors = self._start(ratings.shape, start)
         history = []
         # One thread: the systems are too small to share out.
         with BLAS.limit(limits=1, user_api="blas"):
             for _ in range(self.n_iterations):
                 older = item_factors
-                user_factors = self._half_step(by_user, older, user_penalties, "user")
-                item_factors = self._half_step(
-                    by_item, user_factors, item_penalties, "item"
+                user_factors, _ = self._half_step(
+                    by_user, older, user_penalties, users, "user", kernels
                 )
-                fitted = _dot_pairs(user_factors, item_factors, users, by_user.indices)
+                item_factors, loss = self._half_step(
+                    by_item, user_factors, item_penalties, items, "item", kernels
+                )
                 history.append(
-                    self._loss(by_user.data, fitted)
+                    loss
                     + np.sum(self._holes(user_factors) * self._holes(item_factors))
                     + user_penalties @ np.sum(user_factors**2, axis=1)
                     + item_penalties @ np.sum(item_factors**2, axis=1)
@@ -118,15 +137,15 @@ class _FactorModel(Recommender):
             As `check_ratings` does, or if the row has another shape.
         """
         self._check_fitted()
-        row = check_ratings(ratings_row, allow_empty=True)
+        row = check_ratings(ratings_row, allow_empty=True, dtype=self.dtype)
         if row.shape != (1, self.n_items_):
             raise ValueError(
                 f"ratings_row has shape {row.shape}, must be (1, {self.n_items_}): "
                 "one user, and the items that the model was fitted on"
             )
         penalties = self._penalties(row)
-        row = self._prepare_row(row)
-        return self._half_step(row, self.item_factors_, penalties, "user")[0]
+        row, asked = self._prepare_row(row), self._counts(row) > 0
+        return self._half_step(row, self.item_factors_, penalties, asked, "user")[0][0]
 
     def similar_items(self, item, n=10):
         """Find the items whose factors point the same way.
@@ -182,6 +201,23 @@ class _FactorModel(Recommender):
         user = _one(self._check_users(user))
         return _most_similar(user, n, self.user_factors_)
 
+    def _load_kernels(self, ratings):
+        """Import the compiled kernels if the engine asks for them, else return None."""
+        size = ratings.nnz * self.n_factors * self.n_iterations
+        small = self.engine == "auto" and size < COMPILED_FROM
+        if self.engine == "numpy" or small:
+            return None
+        try:
+            from als_course import kernels  # half a second, so only where needed
+        except ImportError as error:
+            if self.engine == "auto":
+                return None
+            raise ImportError(
+                "engine='numba' needs Numba, which cannot be imported; install "
+                "requirements.txt, or take engine='numpy'"
+            ) from error
+        return kernels
+
     def _prepare(self, ratings):
         """Return what the factors are fitted on; a chance to check and to learn."""
         return ratings
@@ -209,8 +245,9 @@ class _FactorModel(Recommender):
         if start is None:
             rng = np.random.default_rng(self.random_state)
             size = (shape[1], self.n_factors)
-            return rng.normal(scale=self.n_factors**-0.5, size=size)
-        factors = [np.asarray(part, dtype=np.float64) for part in start]
+            factors = rng.normal(scale=self.n_factors**-0.5, size=size)
+            return factors.astype(self.dtype, copy=False)
+        factors = [np.asarray(part, dtype=self.dtype) for part in start]
         wanted = [(size, self.n_factors) for size in shape]
         if [part.shape for part in factors] != wanted:
             raise ValueError(
@@ -220,44 +257,78 @@ class _FactorModel(Recommender):
             raise ValueError("start holds nan or infinity")
         return factors[1]
 
-    def _half_step(self, ratings, fixed, penalties, kind):
+    def _half_step(self, ratings, fixed, penalties, asked, kind, kernels=None):
         """Solve the factors of each row of ratings, those of its columns held fixed.
 
-        Row by row, with X the fixed factors of what the row rated, solves
+        With X the fixed factors of what a row rated, solves
         ``(XᵀWX + holes + penalty I) x = Xᵀt``: the normal equations of weighted ridge
         regression.
 
         Parameters
         ----------
-        ratings : csr_array of shape (n_rows, n_columns), float64
-        fixed : float64 array of shape (n_columns, k)
+        ratings : csr_array of shape (n_rows, n_columns)
+        fixed : array of shape (n_columns, k)
         penalties : float64 array of shape (n_rows,)
+        asked : bool array of shape (n_rows,)
+            Which rows ask for factors.
         kind : str
             "user" or "item", for the error message.
+        kernels : module, optional
+            What solves; NumPy otherwise.
 
         Returns
         -------
-        float64 array of shape (n_rows, k)
-            Zero for rows where `_counts` is 0.
+        solved : array of shape (n_rows, k)
+            Zero for rows that do not ask.
+        loss : float
+            The objective at the ratings; 0 if `kind` is "user", as nobody asks.
         """
-        k = fixed.shape[1]
-        solved = np.zeros((ratings.shape[0], k))
-        holes = self._holes(fixed)
-        for row in np.flatnonzero(self._counts(ratings)):
+        solve = kernels.half_step if kernels else self._solve_rows
+        solved, loss, failed = solve(
+            ratings,
+            fixed,
+            self._holes(fixed),
+            penalties,
+            asked,
+            self._formula(),
+            SINGULAR[self.dtype],
+            loss=kind == "item",
+        )
+        if failed.any():
+            row = np.argmax(failed)
+            n_ratings = ratings.indptr[row + 1] - ratings.indptr[row]
+            raise ValueError(
+                f"the system of {kind} {row} ({n_ratings} ratings, {fixed.shape[1]} "
+                "factors) is singular; raise regularization or lower n_factors"
+                + ", or take dtype='float64'"
+                * (self.dtype == "float32")
+            )
+        return solved, loss
+
+    def _solve_rows(
+        self, ratings, fixed, holes, penalties, asked, formula, singular, loss
+    ):
+        """Do what `kernels.half_step` does, up to the first singular system."""
+        n_rows, k = ratings.shape[0], fixed.shape[1]
+        solved, failed = np.zeros((n_rows, k), fixed.dtype), np.zeros(n_rows, bool)
+        solver = SOLVERS[self.dtype]
+        for row in np.flatnonzero(asked):
             rated = slice(ratings.indptr[row], ratings.indptr[row + 1])
             X = fixed[ratings.indices[rated]]
             gram, target = self._products(X, ratings.data[rated])
             gram += holes
             gram.flat[:: k + 1] += penalties[row]
-            cholesky, solved[row], failed = dposv(gram, target)
+            cholesky, solved[row], not_positive = solver(gram, target)
             pivots = cholesky.diagonal() ** 2
             # Written so that nan, from numbers too big to square, counts as singular.
-            if failed or not pivots.min() > SINGULAR * pivots.max():
-                raise ValueError(
-                    f"the system of {kind} {row} ({len(X)} ratings, {k} factors) is "
-                    "singular; raise regularization or lower n_factors"
-                )
-        return solved
+            if not_positive or not pivots.min() > singular * pivots.max():
+                failed[row] = True
+                break
+        if not loss:
+            return solved, 0.0, failed
+        rows = np.repeat(np.arange(n_rows), np.diff(ratings.indptr))
+        fitted = _dot_pairs(solved, fixed, rows, ratings.indices)
+        return solved, self._loss(ratings.data, fitted), failed
 
     def _score(self, users, items):
         return _dot_pairs(self.user_factors_, self.item_factors_, users, items)
@@ -279,8 +350,8 @@ class ExplicitALS(_FactorModel):
         + \sum_i w_i \lVert y_i \rVert^2 \Bigr)
 
     A sweep costs O(n_ratings k² + (n_users + n_items) k³) time; memory is
-    O(n_ratings + (n_users + n_items) k). The arithmetic is float64 on one thread, so
-    the result does not depend on how many there are.
+    O(n_ratings + (n_users + n_items) k). The result does not depend on the number of
+    threads: NumPy runs on one, and Numba solves each user or item on one.
 
     Parameters
     ----------
@@ -299,17 +370,26 @@ class ExplicitALS(_FactorModel):
         fixed, and the factors are fitted on what it leaves over.
     random_state : int or numpy.random.Generator
         Seed of the first item factors, normal with variance 1/k.
+    engine : {"auto", "numba", "numpy"}
+        What solves. With "auto", Numba does if it is installed and there are
+        1e7 ratings times factors times sweeps or more, so that it pays to load it.
+        The factors agree to 1e-9 of the largest, in float32 to 1e-5.
+    dtype : {"float64", "float32"}
+        Type of the ratings and factors while fitting. float32 takes half the memory
+        and, with Numba, two thirds of the time.
 
     Attributes
     ----------
-    user_factors_ : float64 array of shape (n_users, k)
+    user_factors_ : array of shape (n_users, k)
         Zero for users without ratings, whose prediction is 0, or the bias.
-    item_factors_ : float64 array of shape (n_items, k)
+    item_factors_ : array of shape (n_items, k)
         Likewise.
     mean_, user_biases_, item_biases_ : float, arrays (n_users,) and (n_items,)
         Added to the product of the factors. All 0 without `biases`.
     history_ : float64 array of shape (n_iterations,)
         The objective after each sweep; with `biases`, on what they leave over.
+    engine_ : {"numba", "numpy"}
+        What solved.
 
     Raises
     ------
@@ -337,6 +417,8 @@ class ExplicitALS(_FactorModel):
     weighted_regularization: bool = True
     biases: bool = False
     random_state: int | np.random.Generator = 0
+    engine: str = "auto"
+    dtype: str = "float64"
 
     def _prepare(self, ratings):
         n_users, n_items = ratings.shape
@@ -355,10 +437,15 @@ class ExplicitALS(_FactorModel):
 
     def _residuals(self, ratings, user_biases):
         """Take the biases off; a residual of 0 stays stored."""
+        if not self.biases:
+            return ratings
         residuals = ratings.copy()
         residuals.data -= self.mean_ + self.item_biases_[ratings.indices]
         residuals.data -= np.repeat(user_biases, np.diff(ratings.indptr))
         return residuals
+
+    def _formula(self):
+        return 0.0, 0.0, 1.0
 
     def _products(self, X, values):
         return X.T @ X, values @ X
@@ -391,8 +478,8 @@ class ImplicitALS(_FactorModel):
     No dense matrix is made: :math:`Y^T C_u Y = Y^T Y + Y_u^T (C_u - I) Y_u`, where
     :math:`Y_u` are the items that user u rated and the first term is the same for all
     users. A sweep costs O(n_ratings k² + (n_users + n_items) k³) time; memory is
-    O(n_ratings + (n_users + n_items) k). The arithmetic is float64 on one thread, so
-    the result does not depend on how many there are.
+    O(n_ratings + (n_users + n_items) k). The result does not depend on the number of
+    threads: NumPy runs on one, and Numba solves each user or item on one.
 
     Parameters
     ----------
@@ -413,15 +500,24 @@ class ImplicitALS(_FactorModel):
     weighted_regularization : bool
         If false, w is 1, as in implicit. If true, w is the number of likes of the user
         or item, as in Spark.
+    engine : {"auto", "numba", "numpy"}
+        What solves. With "auto", Numba does if it is installed and there are
+        1e7 ratings times factors times sweeps or more, so that it pays to load it.
+        The factors agree to 1e-9 of the largest, in float32 to 1e-5.
+    dtype : {"float64", "float32"}
+        Type of the ratings and factors while fitting. float32 takes half the memory
+        and, with Numba, two thirds of the time.
 
     Attributes
     ----------
-    user_factors_ : float64 array of shape (n_users, k)
+    user_factors_ : array of shape (n_users, k)
         Zero for users without likes, whose scores are 0.
-    item_factors_ : float64 array of shape (n_items, k)
+    item_factors_ : array of shape (n_items, k)
         Likewise.
     history_ : float64 array of shape (n_iterations,)
         The objective after each sweep.
+    engine_ : {"numba", "numpy"}
+        What solved.
 
     Raises
     ------
@@ -457,6 +553,8 @@ class ImplicitALS(_FactorModel):
     random_state: int | np.random.Generator = 0
     confidence: str = "alpha*r"
     weighted_regularization: bool = False
+    engine: str = "auto"
+    dtype: str = "float64"
 
     def __post_init__(self):
         """Check the parameters."""
@@ -511,7 +609,7 @@ class ImplicitALS(_FactorModel):
         gram += self._holes(self._older_item_factors)
         gram.flat[:: self.n_factors + 1] += self._penalties(row)
         # Not singular, or `fit` had said so, unless there are no likes to be summed.
-        _, weighted, _ = dposv(gram, self.item_factors_[item])
+        _, weighted, _ = SOLVERS[self.dtype](gram, self.item_factors_[item])
         liked = row.data > 0
         contributions = self._confidences(row.data) * (X @ weighted)
         found, best = top_k(contributions[liked], n)
@@ -523,13 +621,17 @@ class ImplicitALS(_FactorModel):
         return ratings
 
     def _counts(self, ratings):
-        return (ratings > 0).sum(axis=1)
+        likes = (ratings.data > 0, ratings.indices, ratings.indptr)
+        return csr_array(likes, shape=ratings.shape) @ np.ones(ratings.shape[1], "i4")
 
     def _confidences(self, values):
         return (self.confidence == "1+alpha*r") + self.alpha * np.abs(values)
 
     def _holes(self, factors):
         return factors.T @ factors
+
+    def _formula(self):
+        return 1.0, self.alpha, self._confidences(0)
 
     def _products(self, X, values):
         confidences = self._confidences(values)

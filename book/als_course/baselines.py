@@ -25,8 +25,8 @@ __all__ = [
 BLOCK_CELLS = 2**22  # scores held at once by `recommend`: 32 MB
 
 
-def check_ratings(ratings, allow_empty=False):
-    """Check a ratings matrix and return it as float64.
+def check_ratings(ratings, allow_empty=False, dtype="float64"):
+    """Check a ratings matrix and return it as floats.
 
     A stored entry is a rating, a stored zero too; all else is unknown.
 
@@ -36,10 +36,12 @@ def check_ratings(ratings, allow_empty=False):
         Of integers or floats, with at most one entry for a user and an item.
     allow_empty : bool
         Accept a matrix without any rating.
+    dtype : {"float64", "float32"}
+        Of what is returned.
 
     Returns
     -------
-    csr_array of shape (n_users, n_items), float64
+    csr_array of shape (n_users, n_items)
         A copy with sorted columns.
 
     Raises
@@ -47,7 +49,8 @@ def check_ratings(ratings, allow_empty=False):
     TypeError
         If `ratings` is not CSR or not numeric.
     ValueError
-        If it is empty, or holds nan, infinity or two ratings for one user and item.
+        If it is empty, or holds nan, infinity, numbers too large for `dtype`, or two
+        ratings for one user and item.
     """
     if not sparse.issparse(ratings) or ratings.format != "csr":
         kind = getattr(ratings, "format", type(ratings).__name__)
@@ -61,19 +64,26 @@ def check_ratings(ratings, allow_empty=False):
         raise ValueError(f"ratings must have two dimensions, got shape {ratings.shape}")
     if ratings.nnz == 0 and not allow_empty:
         raise ValueError(f"the ratings matrix {ratings.shape} holds no rating")
-    parts = (ratings.data.astype(np.float64), ratings.indices, ratings.indptr)
-    checked = sparse.csr_array(parts, shape=ratings.shape, copy=True)
+    with np.errstate(over="ignore"):
+        data = ratings.data.astype(dtype)
+    small = max(*ratings.shape, ratings.nnz) < 2**31
+    index = np.int32 if small else np.int64
+    parts = data, ratings.indices.astype(index), ratings.indptr.astype(index)
+    checked = sparse.csr_array(parts, shape=ratings.shape)
     checked.check_format(full_check=True)
     checked.sort_indices()
-    users = np.repeat(np.arange(checked.shape[0]), np.diff(checked.indptr))
-    repeated = (np.diff(users) == 0) & (np.diff(checked.indices) == 0)
+    # Two neighbours with one column are the same place unless a row begins between.
+    repeated = checked.indices[1:] == checked.indices[:-1]
+    starts = checked.indptr[1:-1]
+    repeated[starts[(starts > 0) & (starts < checked.nnz)] - 1] = False
     for bad, problem in [
-        (~np.isfinite(checked.data), "is not finite; drop or mend it"),
+        (~np.isfinite(checked.data), f"is not finite in {dtype}; drop or mend it"),
         (repeated, "is there more than once; keep one, or their mean"),
     ]:
         if bad.any():
             at = np.flatnonzero(bad)[0]
-            where = f"user {users[at]}, item {checked.indices[at]}"
+            user = np.searchsorted(checked.indptr, at, side="right") - 1
+            where = f"user {user}, item {checked.indices[at]}"
             raise ValueError(f"the rating of {where} {problem}")
     return checked
 

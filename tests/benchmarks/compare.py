@@ -1,0 +1,448 @@
+"""Print how fast ALS is here, beside NumPy, implicit, cmfrec and Spark.
+
+``make bench`` runs it; ``--help`` lists the parts. A million generated ratings, rank
+64, float32, two threads, unless the table says otherwise. Contenders take turns,
+round after round in one process, and each figure is the median of its rounds, so that
+what else the machine does falls on all of them.
+"""
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+N_THREADS = 2
+os.environ["NUMBA_NUM_THREADS"] = str(N_THREADS)  # before Numba is imported
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent.parent / "book"), str(HERE)]
+
+import numpy as np  # noqa: E402
+from bench_als import make_million  # noqa: E402
+from scipy.sparse import csr_array, csr_matrix, load_npz, save_npz  # noqa: E402
+from threadpoolctl import threadpool_limits  # noqa: E402
+
+from als_course import kernels  # noqa: E402
+from als_course.als import ExplicitALS, ImplicitALS, _dot_pairs  # noqa: E402
+
+ALPHA, LAMBDA = 2.0, 0.1
+KINDS = {"explicit": ExplicitALS, "implicit": ImplicitALS}
+
+
+def clock(function, *args, **kwargs):
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    function(*args, **kwargs)
+    return time.perf_counter() - start
+
+
+def per_sweep(fit, n=3):
+    """Seconds of a sweep: what n more of them add to a fit of one."""
+    one = clock(fit, 1)
+    return (clock(fit, 1 + n) - one) / n
+
+
+# -- the contenders: each returns the seconds of one sweep ----------------------------
+def ours(kind, ratings, k, engine="numba", dtype="float32"):
+    """Time a sweep of als_course, the objective computed as well."""
+    settings = {"alpha": ALPHA} if kind == "implicit" else {}
+
+    def fit(n):
+        model = KINDS[kind](k, LAMBDA, n_iterations=n, **settings)
+        model.engine, model.dtype = engine, dtype
+        model.fit(ratings)
+
+    return per_sweep(fit, n=1 if engine == "numpy" else 4)
+
+
+def implicit_model(k, n_iterations, use_cg):
+    """Return implicit's model and the list that its sweeps' seconds go to."""
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    seconds = []
+    with threadpool_limits(1, "blas"):  # or implicit warns
+        model = AlternatingLeastSquares(
+            factors=k,
+            regularization=LAMBDA,
+            alpha=ALPHA,
+            dtype=np.float32,
+            use_cg=use_cg,
+            iterations=n_iterations,
+            num_threads=N_THREADS,
+            random_state=0,
+        )
+    model.fit_callback = lambda _, elapsed, loss: seconds.append(elapsed)
+    return model, seconds
+
+
+def library_implicit(kind, ratings, k, use_cg):
+    """Time a sweep of implicit, which has no explicit model."""
+    model, seconds = implicit_model(k, 3, use_cg)
+    with threadpool_limits(1, "blas"):
+        model.fit(csr_matrix(ratings), show_progress=False)
+    return median(seconds)
+
+
+def cmfrec(kind, ratings, k, use_cg):
+    """Time a sweep of cmfrec."""
+    import cmfrec
+
+    options = {"k": k, "lambda_": LAMBDA, "use_cg": use_cg, "finalize_chol": False}
+    options |= {"nthreads": N_THREADS, "use_float": True, "verbose": False}
+    options |= {"precompute_for_predictions": False}
+    if kind == "implicit":
+        make, more = cmfrec.CMF_implicit, {"alpha": ALPHA}
+    else:
+        more = {"user_bias": False, "item_bias": False, "center": False}
+        make, more = cmfrec.CMF, more | {"scale_lam": True}
+    given = ratings.astype(np.float32).tocoo()
+
+    def fit(n):
+        make(niter=n, **options, **more).fit(given)
+
+    with threadpool_limits(1, "blas"):  # its own threads share out the rows
+        return per_sweep(fit, n=1 if not use_cg else 4)
+
+
+def contenders(kind):
+    """Functions of ratings and k by name."""
+    found = {
+        "Numba, float32": lambda *a: ours(kind, *a),
+        "Numba, float64": lambda *a: ours(kind, *a, dtype="float64"),
+        "cmfrec, conjugate gradient": lambda *a: cmfrec(kind, *a, use_cg=True),
+        "cmfrec, Cholesky": lambda *a: cmfrec(kind, *a, use_cg=False),
+        "NumPy, float32": lambda *a: ours(kind, *a, engine="numpy"),
+    }
+    if kind == "implicit":
+        for name, use_cg in [("conjugate gradient", True), ("Cholesky", False)]:
+            found[f"implicit, {name}"] = lambda *a, use_cg=use_cg: library_implicit(
+                kind, *a, use_cg=use_cg
+            )
+    return found
+
+
+def print_table(head, rows):
+    """Print a table in Markdown."""
+    print("| " + " | ".join(head) + " |")
+    print("|---" * len(head) + "|")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+    print(flush=True)
+
+
+# -- the parts of the report ----------------------------------------------------------
+def machine():
+    """Describe the machine and measure its peak."""
+    print("## The machine\n")
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        name = next(
+            s.split(":")[1].strip() for s in lines if s.startswith("model name")
+        )
+    number, size = kernels.registers()
+    print(f"- {name}, {os.cpu_count()} cores; {N_THREADS} threads used")
+    print(f"- {number} vector registers of {8 * size} bits")
+    print(f"- Python {platform.python_version()}, {platform.system()}")
+    packages = ["numpy", "scipy", "numba", "implicit", "cmfrec", "pyspark"]
+    print("- " + ", ".join(f"{name} {version(name)}" for name in packages))
+    print()
+    peaks = {"as NumPy chooses": peak({})}
+    if size == 64:
+        # OpenBLAS takes its AVX2 kernels on processors that it does not know.
+        peaks["AVX-512 kernels"] = peak({"OPENBLAS_CORETYPE": "SKYLAKEX"})
+    for how, (one, both) in peaks.items():
+        print(
+            f"- float32 matrix product of NumPy, {how}: "
+            f"{one:.0f} GFLOP/s on 1 thread, {both:.0f} on {N_THREADS}"
+        )
+    print(flush=True)
+    return max(both for _, both in peaks.values())
+
+
+def peak(environment):
+    """Best GFLOP/s of a large matrix product, on one thread and on all."""
+    program = f"""
+import time, numpy as np, threadpoolctl
+a = np.random.default_rng(0).random((3072, 3072), dtype=np.float32)
+for n in (1, {N_THREADS}):
+    with threadpoolctl.threadpool_limits(n):
+        best = 1e9
+        for _ in range(8):
+            start = time.perf_counter()
+            a @ a
+            best = min(best, time.perf_counter() - start)
+    print(2 * 3072**3 / best / 1e9)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return tuple(float(line) for line in done.stdout.split())
+
+
+def sweeps(ratings, rounds):
+    """Compare the seconds of a sweep at k = 64, in rounds."""
+    print("## Seconds per sweep, k = 64\n")
+    rows = []
+    for kind in KINDS:
+        found = contenders(kind)
+        seconds = {name: [] for name in found}
+        for number in range(rounds):
+            for name, run in found.items():
+                slow = "NumPy" in name or "cmfrec, Ch" in name
+                if number == 0 or not slow:
+                    seconds[name].append(run(ratings, 64))
+        ours = seconds["Numba, float32"]
+        for name, values in seconds.items():
+            ratio = median(values[i] / ours[i] for i in range(len(values)))
+            spread = f"{min(values):.3f} to {max(values):.3f}"
+            rows.append([kind, name, f"{median(values):.3f}", spread, f"{ratio:.1f}"])
+    head = ["model", "who", "median", "range", "times ours"]
+    print_table(head, rows)
+
+
+def ranks(ratings, rounds):
+    """Time our sweep by rank, and its Gram part against the peak."""
+    print("## Seconds per sweep of ours, by rank\n")
+    rows = []
+    for k in (32, 64, 128):
+        cells = [str(k)]
+        for kind in KINDS:
+            for dtype in ("float32", "float64"):
+                times = [ours(kind, ratings, k, dtype=dtype) for _ in range(rounds)]
+                cells.append(f"{median(times):.3f}")
+        rows.append(cells)
+    head = ["k"] + [f"{kind}, {d}" for kind in KINDS for d in ("float32", "float64")]
+    print_table(head, rows)
+
+
+def gram(ratings, rounds, best):
+    """Tell the Gram part from the rest: what half of the ratings take less."""
+    print("## The Gram part, explicit, float32, gathering included\n")
+    ratings = ratings.astype(np.float32)
+    half = ratings.copy()
+    half.data[::2] = 0
+    half.eliminate_zeros()
+    rows = []
+    for k in (32, 64, 128):
+        rng = np.random.default_rng(0)
+        times = {"all": [], "half": []}
+        for _ in range(5 * rounds):
+            for name, by_user in [("all", ratings), ("half", half)]:
+                total = 0.0
+                for part in (by_user, by_user.T.tocsr()):
+                    fixed = rng.normal(size=(part.shape[1], k)).astype(np.float32)
+                    asked = np.diff(part.indptr) > 0
+                    args = [part, fixed, np.zeros((k, k)), np.ones(len(asked)), asked]
+                    total += clock(
+                        kernels.half_step, *args, (0, 0, 1), 2e-6, loss=False
+                    )
+                times[name].append(total)
+        whole, less = (median(times[name]) for name in ("all", "half"))
+        seconds = (whole - less) * ratings.nnz / (ratings.nnz - half.nnz)
+        rate = 2 * ratings.nnz * k * (k + 1) / seconds / 1e9
+        rows.append(
+            [
+                f"{k}",
+                f"{seconds:.3f}",
+                f"{whole:.3f}",
+                f"{rate:.0f}",
+                f"{rate / best:.0%}",
+            ]
+        )
+    print_table(["k", "seconds", "of a sweep of", "GFLOP/s", "of the peak"], rows)
+
+
+def objective(model, ratings):
+    """Return the objective of ImplicitALS at implicit's factors."""
+    users, items = (
+        np.asarray(part, np.float64)
+        for part in (model.user_factors, model.item_factors)
+    )
+    rows = np.repeat(np.arange(len(users)), np.diff(ratings.indptr))
+    fitted = _dot_pairs(users, items, rows, ratings.indices)
+    at_ratings = ImplicitALS(alpha=ALPHA)._loss(ratings.data, fitted)
+    holes = np.sum((users.T @ users) * (items.T @ items))
+    return at_ratings + holes + LAMBDA * ((users**2).sum() + (items**2).sum())
+
+
+def race(ratings, rounds):
+    """Time until the objective that implicit has after 15 sweeps of its default."""
+    print("## Time to the objective of 15 conjugate-gradient sweeps of implicit\n")
+    rows = []
+    for k in (32, 64, 128):
+        theirs, ours, sweeps = [], {"ours": [], "implicit's": []}, {}
+        for _ in range(rounds):
+            model, seconds = implicit_model(k, 15, use_cg=True)
+            with threadpool_limits(1, "blas"):
+                model.fit(csr_matrix(ratings), show_progress=False)
+            theirs.append(sum(seconds))
+            goal = objective(model, ratings)
+            fresh, _ = implicit_model(k, 0, use_cg=True)
+            with threadpool_limits(1, "blas"):
+                fresh.fit(csr_matrix(ratings), show_progress=False)
+            starts = {"ours": None}
+            starts["implicit's"] = (fresh.user_factors, fresh.item_factors)
+            for name, start in starts.items():
+                options = {"engine": "numba", "dtype": "float32", "alpha": ALPHA}
+                found = ImplicitALS(k, LAMBDA, n_iterations=40, **options)
+                history = found.fit(ratings, start=start).history_
+                n = sweeps[name] = int(np.argmax(history <= goal)) + 1
+                assert history[n - 1] <= goal, "not reached in 40 sweeps"
+                found.n_iterations = n
+                ours[name].append(clock(found.fit, ratings, start=start))
+        for name, seconds in ours.items():
+            ratio = median(t / o for t, o in zip(theirs, seconds, strict=True))
+            row = [f"{k}", f"{median(theirs):.2f}", name, f"{sweeps[name]}"]
+            rows.append([*row, f"{median(seconds):.2f}", f"{ratio:.1f}"])
+    print("Ours is the whole fit, checks and transposing included.\n")
+    head = ["k", "implicit, s", "start of ours", "sweeps", "ours, s", "times faster"]
+    print_table(head, rows)
+
+
+def large(rounds):
+    """Fit 20 million ratings, and the first users' 1.7 million, each in a process."""
+    print("## 20 million ratings, 138,493 x 26,744, k = 64, explicit, float32\n")
+    with tempfile.TemporaryDirectory() as folder:
+        makes = f"import compare; compare.make_large({folder!r})"
+        subprocess.run([sys.executable, "-c", makes], cwd=HERE, check=True)
+        rows = []
+        for name in ("large", "small"):
+            program = f"import compare; compare.fit_large({folder!r}, {name!r})"
+            done = subprocess.run(
+                [sys.executable, "-c", program],
+                cwd=HERE,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            rows.append([float(field) for field in done.stdout.split()])
+    cells = []
+    for n, seconds, given, peak in rows:
+        row = [f"{n / 1e6:.1f} million", f"{seconds:.2f}", f"{given:.0f}"]
+        cells.append([*row, f"{peak:.0f}", f"{peak / given:.1f}"])
+    head = ["ratings", "s per sweep", "ratings and factors, MB", "peak, MB", "ratio"]
+    print_table(head, cells)
+    print(f"Times as long: {rows[0][1] / rows[1][1]:.1f}, ", end="")
+    print(f"for {rows[0][0] / rows[1][0]:.1f} times the ratings.\n", flush=True)
+
+
+def make_large(folder):
+    """Write 20 million ratings, and those of as many users as give 1.7 million."""
+    shape, n_ratings = (138_493, 26_744), 20_000_000
+    rng = np.random.default_rng(0)
+    shares = [
+        rng.lognormal(sigma=s, size=n) for s, n in zip((1.1, 1.6), shape, strict=True)
+    ]
+    users = rng.choice(shape[0], int(1.3 * n_ratings), p=shares[0] / shares[0].sum())
+    items = rng.choice(shape[1], len(users), p=shares[1] / shares[1].sum())
+    cells = np.unique(users * shape[1] + items)
+    cells = np.sort(rng.choice(cells, n_ratings, replace=False))
+    stars = rng.integers(1, 6, n_ratings).astype(np.float32)
+    ratings = csr_array((stars, np.divmod(cells, shape[1])), shape=shape)
+    n_users = np.searchsorted(ratings.indptr, 1_700_000)
+    save_npz(f"{folder}/large.npz", ratings, compressed=False)
+    save_npz(f"{folder}/small.npz", ratings[:n_users], compressed=False)
+
+
+def fit_large(folder, name):
+    """Print ratings, seconds of a sweep, and megabytes given and at the peak."""
+    import resource
+
+    kernels.half_step(  # compiled, or loaded, before memory is counted
+        csr_array(np.ones((2, 2), np.float32)),
+        np.ones((2, 1), np.float32),
+        np.zeros((1, 1)),
+        np.ones(2),
+        np.ones(2, bool),
+        (0, 0, 1),
+        0.0,
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    ratings = load_npz(f"{folder}/{name}.npz")
+    given = ratings.data.nbytes + ratings.indices.nbytes + ratings.indptr.nbytes
+    given += 4 * 64 * sum(ratings.shape)
+    model = ExplicitALS(64, LAMBDA, engine="numba", dtype="float32")
+    seconds = {}
+    for model.n_iterations in (1, 5):
+        seconds[model.n_iterations] = clock(model.fit, ratings)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sweep = (seconds[5] - seconds[1]) / 4
+    print(ratings.nnz, sweep, given / 1e6, (after - before) * 1.048576)
+
+
+def spark(ratings):
+    """Time a sweep of Spark on two threads of this machine."""
+    from pyspark.ml.recommendation import ALS
+
+    from als_course.spark import get_spark, stop_spark
+
+    print("## Spark, k = 64, seconds per sweep\n")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        coo = ratings.tocoo()
+        np.savetxt(f"{folder}/r.csv", np.c_[(*coo.coords, coo.data)], "%d", ",")
+        session = get_spark()
+        schema = "user int, item int, rating float"
+        table = session.read.csv(f"{folder}/r.csv", schema).repartition(2).cache()
+        table.count()
+        columns = {"userCol": "user", "itemCol": "item", "ratingCol": "rating"}
+        for kind in KINDS:
+
+            def fit(n, kind=kind):
+                ALS(
+                    rank=64,
+                    maxIter=n,
+                    regParam=LAMBDA,
+                    implicitPrefs=kind == "implicit",
+                    alpha=ALPHA,
+                    numUserBlocks=N_THREADS,
+                    numItemBlocks=N_THREADS,
+                    seed=0,
+                    **columns,
+                ).fit(table)
+
+            fit(1)  # warms up
+            rows.append([kind, f"{per_sweep(fit, n=2):.1f}"])
+        stop_spark()
+    print_table(["model", "seconds"], rows)
+
+
+def main():
+    """Run the parts that are asked for."""
+    parts = ["sweeps", "ranks", "gram", "race", "large", "spark"]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", choices=[[], *parts], help="all by default")
+    parser.add_argument("--rounds", type=int, default=5)
+    chosen = parser.parse_args()
+    warnings.filterwarnings("ignore", module="implicit")
+    ratings, wanted = make_million(), chosen.parts or parts
+    for kind in KINDS:  # compiled before anything is timed
+        for dtype in ("float32", "float64"):
+            ours(kind, ratings[:100], 8, dtype=dtype)
+    best = machine()
+    for name, args in [
+        ("sweeps", (ratings, chosen.rounds)),
+        ("ranks", (ratings, chosen.rounds)),
+        ("gram", (ratings, chosen.rounds, best)),
+        ("race", (ratings, chosen.rounds)),
+        ("large", (chosen.rounds,)),
+        ("spark", (ratings,)),
+    ]:
+        if name in wanted:
+            globals()[name](*args)
+
+
+if __name__ == "__main__":
+    main()
