@@ -441,3 +441,4 @@ for (const id of ["ratings", "predicted"]) {
 }
 
 toy();
+document.getElementById("pg").classList.add("pg-ready");
