@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SITE := _build/html/index.html
 PDF := _build/pdf/als-course.pdf
-SITE_TESTS := tests/test_site.py tests/test_downloads.py tests/test_browser.py
+SITE_TESTS := tests/test_site.py tests/test_downloads.py tests/test_browser.py tests/test_playground.py
 
 # Chapters run in book/, so a relative folder named here must not depend on where one stands.
 ifdef ALS_COURSE_DATA
@@ -13,7 +13,7 @@ endif
 export
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test lab outputs bench classroom grade offline-kit clean
+.PHONY: help book pdf test lab outputs classroom grade offline-kit bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13

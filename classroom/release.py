@@ -19,7 +19,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from nbgrader.apps import NbGraderAPI
 from traitlets.config import Config
 
-from classroom.exercises import BOOK, ROOT, Chapter, Exercise, guard, read
+from classroom.exercises import BESIDE, BOOK, ROOT, Chapter, Exercise, guard, read
 
 CLASSROOM = ROOT / "_build" / "classroom"
 HIDDEN_NOTE = "# Hidden checks run here when your work is graded."
@@ -31,11 +31,10 @@ SETS = {
 
 
 def chapters() -> list[str]:
-    """Name the chapters that have exercises, in the order of the book."""
+    """Name the chapters that are prepared for a class, in the order of the book."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
     pages = [Path(e["file"]).name for part in toc["parts"] for e in part["chapters"]]
-    start = "```{exercise-start}"
-    return [p for p in pages if start in (BOOK / f"{p}.md").read_text("utf-8")]
+    return [p for p in pages if (BESIDE / f"{p}.md").exists()]
 
 
 def settings(root: Path) -> Config:

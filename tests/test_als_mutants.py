@@ -28,7 +28,7 @@ PROPERTIES = {
 }
 
 ITEM_STEP = """item_factors, loss = self._half_step(
-                    by_item, user_factors, item_penalties, "item", kernels
+                    by_item, user_factors, item_penalties, items, "item", kernels
                 )"""
 SHARED = {
     "drops lambda": ("gram.flat[:: k + 1] += penalties[row]", "pass"),
@@ -47,7 +47,7 @@ SHARED = {
     "solves items from stale users": (
         ITEM_STEP,
         "item_factors, loss = self._half_step(by_item, vars(self).setdefault('_stale', "
-        "user_factors), item_penalties, 'item')",
+        "user_factors), item_penalties, items, 'item')",
     ),
     "never updates the items": (ITEM_STEP, ITEM_STEP.replace("item_factors,", "_,")),
     "counts the ratings of columns, not rows": (
@@ -66,9 +66,10 @@ EXPLICIT = {
         "        return 0.0\n",
         "        return factors.T @ factors\n",
     ),
-    "drops residuals of zero": (
-        "        return residuals\n",
-        "        residuals.eliminate_zeros()\n        return residuals\n",
+    "drops ratings of zero": (
+        "return self._residuals(ratings, self.user_biases_)",
+        "ratings.eliminate_zeros()\n"
+        "        return self._residuals(ratings, self.user_biases_)",
     ),
 }
 IMPLICIT = {
@@ -89,7 +90,10 @@ IMPLICIT = {
     "ignores alpha": ("self.alpha * np.abs", "np.abs"),
     "always adds one": ('(self.confidence == "1+alpha*r")', "1"),
     "never adds one": ('(self.confidence == "1+alpha*r")', "0"),
-    "counts dislikes as likes": ("(ratings > 0).sum", "(ratings != 0).sum"),
+    "counts dislikes as likes": (
+        "(ratings.data > 0, ratings",
+        "(ratings.data != 0, ratings",
+    ),
     "leaves the holes out of the history": (
         "+ np.sum(self._holes(user_factors) * self._holes(item_factors))",
         "",

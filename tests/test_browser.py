@@ -275,3 +275,48 @@ def test_the_cheat_sheet_prints_alone_on_one_page(page, paper):
     page.emulate_media(media="print")
     assert page.locator("section:has(> #als-cheat-sheet) table").count() == 2
     assert page.locator("h1:visible, footer:visible").count() == 0
+
+
+def test_a_quiz_checks_itself_with_the_keyboard_alone(page):
+    page.goto(CHAPTER)
+    quiz = page.locator(".admonition.quiz").first
+    said = quiz.get_by_role("status")
+    group = quiz.get_by_role("radiogroup")
+    assert group.get_attribute("aria-labelledby")
+    check = quiz.get_by_role("button", name="Check")
+    check.focus()
+    page.keyboard.press("Enter")
+    assert said.inner_text() == "Choose an answer first."
+    answers = quiz.locator(".dropdown li").all_text_contents()
+    radios = group.get_by_role("radio")
+    assert radios.count() == len(answers)
+    radios.first.focus()
+    page.keyboard.press("Space")
+    for answer in answers:
+        assert said.inner_text() == ""
+        check.focus()
+        page.keyboard.press("Enter")
+        assert said.inner_text().strip() == answer.strip()
+        right = answer.startswith("Right")
+        assert said.get_attribute("data-right") == str(right).lower()
+        group.locator("input:checked").focus()
+        page.keyboard.press("ArrowDown")
+
+
+def test_every_quiz_of_every_chapter_is_live(page):
+    for name in chapters.teaching_chapters():
+        page.goto(f"book/{name}.html")
+        text = chapters.page_path(name).read_text("utf-8")
+        quizzes = text.count("\n:class: quiz\n")
+        assert page.locator(".quiz-options").count() == quizzes >= 3, name
+
+
+def test_a_quiz_is_a_plain_list_without_scripts(chromium):
+    with browser.served() as base:
+        context = chromium.new_context(base_url=base, java_script_enabled=False)
+        page = context.new_page()
+        page.goto(CHAPTER)
+        quiz = page.locator(".admonition.quiz").first
+        assert quiz.locator(":scope > ul > li").count() >= 3
+        assert quiz.get_by_role("button", name="Check").count() == 0
+        context.close()

@@ -144,7 +144,9 @@ def test_a_failing_cell_fails_the_build_with_its_traceback(book):
 
 
 LESSON = (
-    PAGE.replace("tiny", "lesson").replace("# Tiny", "# Lesson")
+    PAGE.replace("tiny", "lesson")
+    .replace("# Tiny", "# Lesson")
+    .replace("answer {", "lesson {")
     + """
 ```{exercise-start} Try it
 :label: lesson_ex1
@@ -162,7 +164,7 @@ def addressed(book, repository, site):
     toc = "format: jb-book\nroot: book/tiny\nchapters:\n  - file: book/lesson\n"
     (book / "_toc.yml").write_text(toc, "utf-8")
     config = (book / "_config.yml").read_text("utf-8")
-    config = config.replace('  url: ""', f'  url: "{repository}"')
+    config = config.replace('repository_url: ""', f'repository_url: "{repository}"')
     config = config.replace('  baseurl: "" ', f'  baseurl: "{site}" ')
     (book / "_config.yml").write_text(config, "utf-8")
 

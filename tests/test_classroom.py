@@ -126,7 +126,7 @@ def test_a_student_without_the_library_or_the_data_is_told_what_to_do(
 
 
 def test_every_chapter_with_exercises_can_be_handed_out(tmp_path):
-    assert set(release.chapters()) == set(chapters.teaching_chapters())
+    assert set(release.chapters()) == set(chapters.prepared_chapters())
     for name in release.chapters():
         notebook = release.source_notebook(exercises.read(name))
         nbformat.validate(notebook)
@@ -423,6 +423,39 @@ def test_the_commands_of_the_makefile_are_the_programs_commands():
             text=True,
         )
         assert run.returncode == 0, run.stderr
+
+
+def test_a_fresh_copy_makes_and_grades_as_the_teaching_page_says(tmp_path):
+    """With one chapter and one student who has answered it all."""
+    page = chapters.page_path("teaching").read_text("utf-8")
+    for named in ("make classroom", "make grade SUBMISSIONS=folder", "`source/`"):
+        assert named in page
+    kit.copy_course(tmp_path / "copy", chapters.ROOT / "requirements.txt")
+
+    def run(*command):
+        done = subprocess.run(
+            [sys.executable, "-m", "classroom", *command],
+            cwd=tmp_path / "copy",
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "_build/classroom/release" in run("make", CHAPTER)
+    made = tmp_path / "copy" / "_build" / "classroom"
+    for named in ("release", "source", "answer-key", "points.csv", "points.md"):
+        assert (made / named).exists()
+        assert named in page
+    student = Student(nbformat.read(made / f"release/{CHAPTER}/{CHAPTER}.ipynb", 4))
+    (tmp_path / "folder").mkdir()
+    nbformat.write(student.solve().notebook, tmp_path / "folder" / "ada.ipynb")
+    said = run("grade", "--limit", "30", str(tmp_path / "folder"))
+    assert "ada: 18 of 18" in said
+    assert "1 graded, 0 to look at" in said
+    assert "marks.csv" in page
+    assert (made / "graded" / "marks.csv").exists()
+    assert (made / "graded" / "feedback" / "ada.html").exists()
 
 
 def tiny_wheel(folder):

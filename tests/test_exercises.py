@@ -19,13 +19,14 @@ def in_the_book(monkeypatch):
 
 
 def printed_in_the_chapter(name, exercise):
-    """What the stored notebook has for the cells of a solution."""
+    """What the stored notebook has for the cells of a task and its solution."""
     stored = nbformat.read(chapters.stored_path(name, chapters.REAL), 4)
     return "".join(
         output.text
         for cell in stored.cells
         for output in cell.outputs
-        if cell.source in exercise.solution and output.get("name") == "stdout"
+        if cell.source in f"{exercise.given}\n\n{exercise.solution}"
+        and output.get("name") == "stdout"
     )
 
 
@@ -57,7 +58,7 @@ def faults(room, name, exercise):
 
 # A wrong answer may divide by zero, and no figure has a screen here.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", chapters.teaching_chapters())
+@pytest.mark.parametrize("name", chapters.prepared_chapters())
 def test_right_answers_pass_and_stubs_and_wrong_ones_meet_their_message(
     name, in_the_book
 ):

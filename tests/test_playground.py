@@ -1,15 +1,13 @@
 """The playground: the library's arithmetic, and a page that does what it says.
 
 The arithmetic, `als.mjs`, runs in Node and in Chromium, or in the one that is here.
-The page is built into a small book of its own, opened as a file, and used through
-mouse and keyboard.
+The page of the built site is opened as a file and used through mouse and keyboard.
 """
 
 import json
 import re
 import shutil
 import subprocess
-import sys
 from itertools import pairwise, product
 
 import numpy as np
@@ -18,12 +16,14 @@ from playwright.sync_api import sync_playwright
 from scipy.sparse import csr_array
 
 import chapters
+import pdf
 from als_course.als import ExplicitALS, ImplicitALS
 
 SOURCES = chapters.BOOK / "_playground"
 ARITHMETIC = SOURCES / "als.mjs"
 NODE = shutil.which("node")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = pdf.find_chromium()
+PAGE = chapters.ROOT / "_build" / "html" / "book" / "playground.html"
 BOTH = {"node": NODE, "chromium": CHROMIUM}
 NAN = float("nan")
 TOY = np.array([[5, NAN, 3, NAN], [4, 4, NAN, 2], [1, NAN, 5, NAN]])
@@ -242,38 +242,6 @@ def test_seed_0_is_the_made_up_start_of_the_chapter(calculate):
 # -- the page ------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """The playground in a book of its own, with this project's settings."""
-    root = tmp_path_factory.mktemp("playground")
-    ignore = shutil.ignore_patterns("*.md", "__pycache__")
-    shutil.copytree(chapters.BOOK, root / "book", ignore=ignore)
-    for name in ("_config.yml", "requirements.txt", "book/playground.md"):
-        shutil.copy(chapters.ROOT / name, root / name)
-    others = [name for name in chapters.pages() if name != "playground"]
-    labels = "\n".join(f"({name})=\n## {name}\n" for name in others)
-    terms = re.findall(
-        r"\{term\}`(?:.*<)?(.*?)>?`", chapters.page_path("playground").read_text()
-    )
-    glossary = (
-        "```{glossary}\n" + "".join(f"{t}\n  A term.\n\n" for t in terms) + "```\n"
-    )
-    (root / "book" / "others.md").write_text(
-        f"# Others\n\n{labels}\n{glossary}", "utf-8"
-    )
-    toc = "format: jb-book\nroot: book/others\nchapters:\n- file: book/playground\n"
-    (root / "_toc.yml").write_text(toc, "utf-8")
-    command = "from jupyter_book.cli.main import main; main()"
-    run = subprocess.run(
-        [sys.executable, "-c", command, "build", "-W", "-n", "--keep-going", "."],
-        cwd=root,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    return root / "_build" / "html" / "book"
-
-
 class Playground:
     """The page as a student has it, and what it shows."""
 
@@ -327,8 +295,9 @@ def number(text):
 
 
 @pytest.fixture
-def open_page(browser, built):
+def open_page(browser):
     """Open the page as a file; whatever goes wrong in it fails the test."""
+    assert PAGE.exists(), "build the site first: `make book`"
     wrong, contexts = [], []
 
     def opened(**options):
@@ -352,7 +321,7 @@ def open_page(browser, built):
                 else None
             ),
         )
-        page.goto((built / "playground.html").as_uri())
+        page.goto(PAGE.as_uri())
         return page
 
     yield opened
@@ -366,11 +335,13 @@ def play(open_page):
     return Playground(open_page())
 
 
-def test_its_modules_are_small_and_on_no_other_page(built):
+def test_its_modules_are_small_and_on_no_other_page():
     modules = list(SOURCES.glob("*.mjs"))
     assert len(modules) == 2
     assert sum(path.stat().st_size for path in modules) < 30_000
-    assert "pg-" not in (built / "others.html").read_text("utf-8")
+    others = [path for path in PAGE.parent.glob("*.html") if path != PAGE]
+    assert others
+    assert [path for path in others if 'id="pg' in path.read_text("utf-8")] == []
 
 
 def test_it_begins_with_the_toy_and_the_made_up_factors(play):
@@ -600,8 +571,8 @@ def test_a_run_is_shown_step_by_step_and_can_be_stopped(open_page):
     play.press("Stop")
     assert play.status == "Stopped."
     halfway = play.objective
+    play.page.emulate_media(reduced_motion="reduce")
     play.press("Run")
-    play.page.wait_for_function("document.querySelector('#pg-run').innerText === 'Run'")
     assert play.status.startswith("Settled after")
     assert play.objective < halfway
 
@@ -642,9 +613,9 @@ def test_a_phone_shows_it_whole_in_both_themes(open_page, scheme):
     assert (ink > paper) == (scheme == "dark")
 
 
-def test_without_javascript_the_reader_is_sent_to_the_chapter(browser, built):
+def test_without_javascript_the_reader_is_sent_to_the_chapter(browser):
     page = browser.new_page(java_script_enabled=False)
-    page.goto((built / "playground.html").as_uri())
+    page.goto(PAGE.as_uri())
     assert page.locator("#pg").is_hidden()
     told = page.locator("noscript p").first
     assert told.is_visible()

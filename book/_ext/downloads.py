@@ -160,7 +160,7 @@ class PlainMarkdown:
 
 
 def repository(config) -> dict:
-    """Read the one setting, `repository` in `_config.yml`, and derive the addresses."""
+    """Read the one setting, `repository_url` in `_config.yml`; derive the addresses."""
     options = config.html_theme_options
     url = (options.get("repository_url") or "").rstrip("/")
     if not url:
@@ -168,7 +168,7 @@ def repository(config) -> dict:
     parts = urlsplit(url)
     path = parts.path.strip("/").split("/")
     if parts.scheme != "https" or parts.netloc != "github.com" or len(path) != 2:
-        message = f"repository.url in _config.yml is {url!r}; "
+        message = f"repository_url in _config.yml is {url!r}; "
         raise ConfigError(message + "write https://github.com/OWNER/NAME, or nothing")
     branch = options.get("repository_branch") or "main"
     name = "/".join(path)
@@ -268,7 +268,7 @@ def write_notebooks(app, error) -> None:
     folder.mkdir(exist_ok=True)
     files = {"requirements.txt": (ROOT / "requirements.txt").read_bytes()}
     for path in sorted((ROOT / "book").glob("als_course/**/*.py")):
-        files[str(path.relative_to(ROOT / "book"))] = path.read_bytes()
+        files[path.relative_to(ROOT / "book").as_posix()] = path.read_bytes()
     for page in filter(lambda page: is_chapter(app, page), sorted(app.env.found_docs)):
         for suffix, solutions in (("", False), ("-solutions", True)):
             source = Path(app.env.doc2path(page))

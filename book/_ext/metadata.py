@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 
 from docutils import nodes
 
-from orientation import parts
+from orientation import chapters, parts
 
 CARD = "_static/card.png"
 CARD_ALT = "A matrix of ratings, mostly holes, and the two thin matrices that fill them"
@@ -27,6 +27,8 @@ def add_extensions(app, config) -> None:
     """Give Open Graph what it needs; a sitemap needs an address."""
     config.ogp_site_url = config.ogp_canonical_url = site(config)
     config.ogp_image = CARD if site(config) else ""
+    config.ogp_image_alt = CARD_ALT
+    config.ogp_site_name = config.html_title
     if site(config):
         config.html_baseurl = site(config)
         app.setup_extension("sphinx_sitemap")
@@ -82,21 +84,20 @@ def learning_resource(app, page: str, doctree) -> dict:
     if base:
         said["url"] = urljoin(base, f"{page}.html")
         said["image"] = urljoin(base, CARD)
-    taught = [pages for caption, pages in parts(env) if caption != "Reference"]
-    chapters = [page for pages in taught for page in pages]
+    taught = [page for _, pages in parts(env) for page in chapters(env, pages)]
     if page == config.root_doc:
         said["@type"] = ["Book", "LearningResource"]
         said["learningResourceType"] = "course"
         said["hasPart"] = [
             {"@type": "LearningResource", "position": n, "name": env.titles[p].astext()}
-            for n, p in enumerate(chapters, start=1)
+            for n, p in enumerate(taught, start=1)
         ]
         return said
     said["isPartOf"] = {"@type": "Book", "name": config.html_title}
-    if page in chapters:
+    if page in taught:
         head = box(doctree)
         said["learningResourceType"] = "chapter"
-        said["position"] = chapters.index(page) + 1
+        said["position"] = taught.index(page) + 1
         minutes = re.match(r"(\d+) minutes to read", head.get("Time", ""))
         if minutes:
             said["timeRequired"] = f"PT{minutes[1]}M"

@@ -17,22 +17,31 @@ LONG = 20
 
 
 def parts(env) -> list[tuple[str, list[str]]]:
-    """List the parts of `_toc.yml`: caption and pages of each."""
+    """List the parts of `_toc.yml` that hold chapters: caption and pages of each."""
     root = env.app.config.external_site_map.root
-    return [(part.caption or "", part.files()) for part in root.subtrees]
+    found = [(part.caption or "", part.files()) for part in root.subtrees]
+    return [part for part in found if part[0] not in ("Teaching", "Reference")]
+
+
+def chapters(env, pages: list[str]) -> list[str]:
+    """Return those of some pages that run code, as every chapter does."""
+    return [page for page in pages if "kernelspec" in env.metadata.get(page, {})]
 
 
 def you_are_here(app, page: str) -> str:
     """Write the line that says in which part and chapter the reader is."""
-    taught = [part for part in parts(app.env) if part[0] != "Reference"]
+    taught = parts(app.env)
     for number, (caption, pages) in enumerate(taught, start=1):
         if page in pages:
             home = app.builder.get_relative_uri(page, app.config.root_doc)
-            chapter = f"chapter {pages.index(page) + 1} of {len(pages)}"
+            among = chapters(app.env, pages)
+            place = escape(caption)
+            if page in among:
+                place += f", chapter {among.index(page) + 1} of {len(among)}"
             return (
                 '<nav class="here" aria-label="You are here"><p>'
-                f'<a href="{home}">Part {number} of {len(taught)}</a> '
-                f"{escape(caption)}, {chapter}</p></nav>\n"
+                f'<a href="{home}">Part {number} of {len(taught)}</a> {place}'
+                "</p></nav>\n"
             )
     return ""
 

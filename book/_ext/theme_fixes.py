@@ -146,6 +146,9 @@ def round_numbers(text: str) -> str:
 
 def trim_icons(site: Path) -> None:
     """Put the icons that the site shows, and no more, into the style sheet."""
+    fonts = site / "_static" / "vendor"
+    if not fonts.exists():  # nothing was written since the last time
+        return
     pages = "".join(p.read_text("utf-8") for p in site.rglob("*.html"))
     shown = set(re.findall(r"\bfa-([a-z0-9-]+)", pages))
     sheet = site / "_static" / "styles" / "pydata-sphinx-theme.css"
@@ -159,7 +162,7 @@ def trim_icons(site: Path) -> None:
     codes = {int(c, 16) for c in re.findall(r'"\\([ef][0-9a-f]{3})"', styles)}
     logging.getLogger("fontTools").setLevel(logging.WARNING)
     css, options = sheet.read_text("utf-8"), subset.Options(flavor="woff2")
-    for file in (site / "_static" / "vendor").rglob("*.woff2"):
+    for file in fonts.rglob("*.woff2"):
         font = subset.load_font(
             str(THEME / file.relative_to(site / "_static")), options
         )
@@ -172,7 +175,7 @@ def trim_icons(site: Path) -> None:
         inside = f"url(data:font/woff2;base64,{packed})"
         css = re.sub(both + r' format\("truetype"\)', f'{inside} format("woff2")', css)
     sheet.write_text(css, "utf-8")
-    shutil.rmtree(site / "_static" / "vendor")
+    shutil.rmtree(fonts)
 
 
 def finish(app, error) -> None:

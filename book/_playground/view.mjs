@@ -241,7 +241,7 @@ const path = (points, name) =>
   `<path class="${name}" d="M${points.map((p) => p.join(" ")).join("L")}"/>`;
 
 function drawPlane() {
-  const line = state.k === 1; // all points on one
+  const line = state.k === 1; // then everybody has a height of their own
   const [a, b] = state.k === 3 ? $("axes").value.split(",").map(Number) : [0, 1];
   const xy = (row) => [row[a], row[b] ?? 0];
   const every = [[0, 0], ...shown.users.map(xy), ...shown.items.map(xy)];
@@ -252,7 +252,6 @@ function drawPlane() {
   const [left, bottom] = [low(xs), low(ys)];
   const X = (x) => 46 + ((x - left) / span) * 270;
   const Y = (y) => 276 - ((y - bottom) / span) * 270;
-  const to = ([x, y]) => [X(x), Y(y)];
   let svg = '<clipPath id="pg-box"><rect x="46" y="6" width="270" height="270"/></clipPath>' +
     path([[46, Y(0)], [316, Y(0)]], "pg-axis") + label(181, 310, `factor ${a + 1}`);
   for (const t of ticks(left, left + span)) svg += label(X(t), 293, fixed(t, 1));
@@ -263,14 +262,16 @@ function drawPlane() {
   }
   for (const [side, up, mark] of [["users", 1, square], ["items", -1, circle]]) {
     shown[side].forEach((row, n) => {
+      const to = ([x, y]) => [X(x), Y(y) - (line ? 18 * up * (n + 1) : 0)];
       const [x, y] = xy(row);
       const [px, py] = to([x, y]);
       const far = Math.hypot(x, y);
       // Names of users stand outwards, those of films beside, so that they part.
-      const [dx, dy] = line || far < 1e-3 ? [0, up] : up > 0 ? [x / far, y / far] : [y / far, -x / far];
+      const [dx, dy] = line ? [x < 0 ? -1 : 1, 0] : far < 1e-3 ? [0, up]
+        : up > 0 ? [x / far, y / far] : [y / far, -x / far];
       const way = state.ways.slice(0, 60).flatMap((f) => (f[side][n] ? [to(xy(f[side][n]))] : []));
       svg += `<g class="pg-${side}">${path([...way.slice(0, -1), [px, py]], "pg-way")}` +
-        (up > 0 ? path([to([0, 0]), [px, py]], "pg-ray") : "") + mark(px, py, 5.5) +
+        (up > 0 || line ? path([to([0, 0]), [px, py]], "pg-ray") : "") + mark(px, py, 5.5) +
         label(px + 15 * dx, py - 15 * dy + 5, up > 0 ? n + 1 : film(n)) + "</g>";
     });
   }
@@ -331,6 +332,10 @@ function render(pause = 450) {
   fill();
   point();
   drawChart();
+  for (const id of ["users", "items", "predicted"]) { // a table that scrolls can be reached
+    const box = $(id).parentElement;
+    box.tabIndex = box.scrollWidth > box.clientWidth ? 0 : -1;
+  }
   cancelAnimationFrame(frame);
   const [from, began] = [shown, performance.now()];
   const glide = (time) => {
@@ -436,3 +441,4 @@ for (const id of ["ratings", "predicted"]) {
 }
 
 toy();
+document.getElementById("pg").classList.add("pg-ready");

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg.lapack import dposv, sposv
+from scipy.sparse import csr_array
 from threadpoolctl import ThreadpoolController
 
 from als_course.baselines import DampedBiases, Recommender, check_ratings
@@ -86,6 +87,7 @@ class _FactorModel(Recommender):
         by_item = by_user.T.tocsr()
         user_penalties = self._penalties(by_user)
         item_penalties = self._penalties(by_item)
+        users, items = self._counts(by_user) > 0, self._counts(by_item) > 0
         item_factors = self._start(ratings.shape, start)
         history = []
         # One thread: the systems are too small to share out.
@@ -93,10 +95,10 @@ class _FactorModel(Recommender):
             for _ in range(self.n_iterations):
                 older = item_factors
                 user_factors, _ = self._half_step(
-                    by_user, older, user_penalties, "user", kernels
+                    by_user, older, user_penalties, users, "user", kernels
                 )
                 item_factors, loss = self._half_step(
-                    by_item, user_factors, item_penalties, "item", kernels
+                    by_item, user_factors, item_penalties, items, "item", kernels
                 )
                 history.append(
                     loss
@@ -142,8 +144,8 @@ class _FactorModel(Recommender):
                 "one user, and the items that the model was fitted on"
             )
         penalties = self._penalties(row)
-        row = self._prepare_row(row)
-        return self._half_step(row, self.item_factors_, penalties, "user")[0][0]
+        row, asked = self._prepare_row(row), self._counts(row) > 0
+        return self._half_step(row, self.item_factors_, penalties, asked, "user")[0][0]
 
     def similar_items(self, item, n=10):
         """Find the items whose factors point the same way.
@@ -255,7 +257,7 @@ class _FactorModel(Recommender):
             raise ValueError("start holds nan or infinity")
         return factors[1]
 
-    def _half_step(self, ratings, fixed, penalties, kind, kernels=None):
+    def _half_step(self, ratings, fixed, penalties, asked, kind, kernels=None):
         """Solve the factors of each row of ratings, those of its columns held fixed.
 
         With X the fixed factors of what a row rated, solves
@@ -267,6 +269,8 @@ class _FactorModel(Recommender):
         ratings : csr_array of shape (n_rows, n_columns)
         fixed : array of shape (n_columns, k)
         penalties : float64 array of shape (n_rows,)
+        asked : bool array of shape (n_rows,)
+            Which rows ask for factors.
         kind : str
             "user" or "item", for the error message.
         kernels : module, optional
@@ -275,16 +279,15 @@ class _FactorModel(Recommender):
         Returns
         -------
         solved : array of shape (n_rows, k)
-            Zero for rows where `_counts` is 0.
+            Zero for rows that do not ask.
         loss : float
             The objective at the ratings; 0 if `kind` is "user", as nobody asks.
         """
-        asked, holes = self._counts(ratings) > 0, self._holes(fixed)
         solve = kernels.half_step if kernels else self._solve_rows
         solved, loss, failed = solve(
             ratings,
             fixed,
-            holes,
+            self._holes(fixed),
             penalties,
             asked,
             self._formula(),
@@ -618,7 +621,8 @@ class ImplicitALS(_FactorModel):
         return ratings
 
     def _counts(self, ratings):
-        return (ratings > 0).sum(axis=1)
+        likes = (ratings.data > 0, ratings.indices, ratings.indptr)
+        return csr_array(likes, shape=ratings.shape) @ np.ones(ratings.shape[1], "i4")
 
     def _confidences(self, values):
         return (self.confidence == "1+alpha*r") + self.alpha * np.abs(values)
