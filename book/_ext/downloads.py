@@ -113,6 +113,7 @@ class PlainMarkdown:
         """Write a box as a quotation and an exercise as a heading."""
         _, name, title, body = fence.groups()
         body = re.sub(r"\A(?::[\w-]+:.*\n)+", "", body).strip()
+        body = FENCE.sub(self.directive, body)  # a quiz holds its answers
         if name == "admonition":
             lines = [f"**{title}**", "", *body.split("\n")]
             return "".join(f"> {line}".rstrip() + "\n" for line in lines)
