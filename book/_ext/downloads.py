@@ -317,6 +317,7 @@ def needed_modules() -> str:
 
 def setup(app):
     """Connect to Sphinx."""
+    app.connect("config-inited", lambda app, config: repository(config))
     app.connect("html-page-context", add_menus, priority=502)
     app.connect("build-finished", write_notebooks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
