@@ -85,11 +85,13 @@ class Watched(Execute):
             log.write(f"@{cell_index}\n")
 
     def on_cell_executed(self, **kwargs):
-        """Stop at a cell that was interrupted: the kernel may still be busy."""
+        """Stop at a cell that leaves the kernel busy, or full."""
         super().on_cell_executed(**kwargs)
         reply = kwargs["execute_reply"]["content"]
         if reply.get("ename") == "CellTimeoutError":
             raise TimeoutError("a cell ran for too long")
+        if (reply.get("ename") or "").endswith("MemoryError"):
+            raise MemoryError("a cell took all there is")
 
 
 def grade_here(course: Path, assignment: str, limit: int, environment: dict) -> None:
@@ -221,6 +223,8 @@ def run_once(course: Path, submission: Submission, limit: int) -> str | None:
     said = (course / "log").read_text("utf-8", errors="replace")
     if not in_time or "TimeoutError" in said:  # Jupyter's, of two kinds, or ours
         return f"was stopped after {limit} seconds"
+    if "MemoryError: a cell" in said:
+        return "took all the memory"
     if "DeadKernelError" in said:
         return "ended the kernel"
     return "stopped the grader"

@@ -12,7 +12,6 @@ the file for what was tried.
 
 import ctypes
 import os
-import resource
 import socket
 import sys
 from pathlib import Path
@@ -20,7 +19,7 @@ from pathlib import Path
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, RDONLY = 442, -100, 0x8000, 1
-MEMORY = 8 << 30  # bytes that a kernel may map; a Java machine needs no limit here
+MEMORY = 4 << 30  # bytes that a kernel may have; a Java machine has a limit of its own
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = {
     "os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.rename",
@@ -129,8 +128,10 @@ def main() -> None:
     """Build the wall, then become the kernel."""
     scratch = Path(os.environ["ALS_SCRATCH"])
     log = os.open(os.environ["ALS_WALL_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    if os.environ.get("ALS_LIMIT_MEMORY") == "1":
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    if os.environ.get("ALS_LIMIT_MEMORY") == "1" and sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     try:
         enter_namespaces(scratch)
         os.write(log, b"# namespaces\n")

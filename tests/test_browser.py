@@ -129,6 +129,8 @@ FOCUSABLE = "a[href], button, summary, input, select, textarea, [tabindex='0']"
 VISIBLE = f"""() => [...document.querySelectorAll(`{FOCUSABLE}`)].filter(e =>
   !e.disabled && e.tabIndex >= 0 && e.checkVisibility({{visibilityProperty: true}})
   && !e.closest('dialog:not([open])') && e.getClientRects().length)
+  .filter((e, n, all) => e.type !== "radio"  // Tab stops once in a group of these
+    || all.find(other => other.name === e.name) === e)
   .map((e, n) => (e.dataset.n = n))"""
 FOCUSED = """() => {
   const e = document.activeElement, s = getComputedStyle(e);

@@ -231,7 +231,7 @@ def test_the_whole_book_prints_with_links_that_lead_somewhere(book):
     assert b"/Outlines" in printed
     assert b"file:" not in printed
     wanted = re.findall(rb"/Dest /(\S+)", printed)
-    assert len(wanted) >= 4
+    assert len(wanted) >= 3, "the contents, and what each page says of itself"
     for name in wanted:
         assert re.search(rb"/" + re.escape(name) + rb" \[", printed), name
 

@@ -180,18 +180,30 @@ def test_factors_and_objective_equal_the_librarys(calculate, solved):
             )
 
 
-@pytest.mark.parametrize(("k", "singular"), [(2, ("item", 1, 1)), (3, ("user", 0, 2))])
+RANDOM = np.random.default_rng(3).normal(size=(4, 3))
+NEARLY_PARALLEL = np.array([[1, 1], [0, 1], [1, 1 + 2e-7], [1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("items", "side", "row", "known"),
+    [
+        (RANDOM[:, :2], "item", 1, 1),
+        (RANDOM, "user", 0, 2),
+        (NEARLY_PARALLEL, "user", 0, 2),
+    ],
+)
 def test_a_singular_system_is_refused_where_the_library_refuses_it(
-    calculate, k, singular
+    calculate, items, side, row, known
 ):
-    side, row, known = singular
+    k = items.shape[1]
     settings = {"model": "explicit", "lambda": 0, "weighted": False}
-    start = [np.random.default_rng(3).normal(size=(n, k)) for n in TOY.shape]
+    settings |= {"alpha": 1, "confidence": "alpha*r"}
+    start = [np.zeros((3, k)), items]
     [answer] = calculate(SWEEP, [as_case(TOY, settings, start, 1)])
     assert answer == {"row": row, "ratings": known}
     message = rf"the system of {side} {row} \({known} ratings, {k} factors\)"
     with pytest.raises(ValueError, match=message):
-        library(TOY, settings | {"alpha": 1, "confidence": "alpha*r"}, start, 1)
+        library(TOY, settings, start, 1)
 
 
 def mulberry32(seed):

@@ -113,6 +113,7 @@ class PlainMarkdown:
         """Write a box as a quotation and an exercise as a heading."""
         _, name, title, body = fence.groups()
         body = re.sub(r"\A(?::[\w-]+:.*\n)+", "", body).strip()
+        body = FENCE.sub(self.directive, body)  # a quiz holds its answers
         if name == "admonition":
             lines = [f"**{title}**", "", *body.split("\n")]
             return "".join(f"> {line}".rstrip() + "\n" for line in lines)
@@ -316,6 +317,7 @@ def needed_modules() -> str:
 
 def setup(app):
     """Connect to Sphinx."""
+    app.connect("config-inited", lambda app, config: repository(config))
     app.connect("html-page-context", add_menus, priority=502)
     app.connect("build-finished", write_notebooks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -81,7 +81,9 @@ def run_stale(app, env, docnames) -> None:
                 LOGGER.info(f"{Path(page.uri).name}: executed in {result.time:.1f} s")
                 seconds = {"execution_seconds": result.time}
                 bundle = CacheBundleIn(notebook, page.uri, data=seconds)
-                cache.cache_notebook_bundle(bundle, check_validity=False)
+                cache.cache_notebook_bundle(
+                    bundle, check_validity=False, overwrite=True
+                )
 
 
 def setup(app):

@@ -116,7 +116,8 @@ def find_chromium() -> str | None:
 def at_the_root(site: Path) -> Path:
     """Put the long page where its own links to pictures and styles lead from."""
     page = site / "als-course.html"
-    shutil.copy(site / "book" / "index.html", page)
+    [written] = (site / "book").glob("*.html")
+    shutil.copy(written, page)
     return page
 
 
