@@ -463,7 +463,7 @@ def test_a_fresh_copy_makes_and_grades_as_the_teaching_page_says(tmp_path):
 def test_the_teaching_page_lists_the_mistakes_of_every_chapter():
     page = chapters.page_path("teaching").read_text("utf-8")
     listed = re.findall(r"^```\{mistakes\} (\S+)$", page, re.M)
-    assert sorted(listed) == sorted(release.chapters())
+    assert sorted(listed) == sorted(chapters.teaching_chapters())
 
 
 def tiny_wheel(folder):
