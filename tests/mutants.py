@@ -83,6 +83,11 @@ def unit(test: str) -> str:
     return f"tests/test_{file}.py::{name}"
 
 
+def page(test: str, file: str = "chapters") -> str:
+    """Give the node id of a test that runs for each chapter, for the one used here."""
+    return f"tests/test_{file}.py::{test}[{CHAPTER}]"
+
+
 def library(file: str, changes: dict[str, tuple[str, str, str]]) -> list[Mutant]:
     """List mutants of one module: name -> (old, new, expected check)."""
     return [
@@ -428,7 +433,7 @@ PAGES = [
         "    alt: Of the twelve places of the toy matrix seven hold a rating and five "
         "are grey holes; user 2 is the only one who rated films B and D.\n",
         "",
-        unit("chapters::test_every_figure_has_name_caption_and_alt_text"),
+        page("test_every_figure_has_name_caption_and_alt_text"),
     ),
     Mutant(
         "an exercise's check is emptied",
@@ -439,17 +444,16 @@ PAGES = [
         "assert ordered[: n_half - 1].sum() < len(ratings) / 2, \\\n"
         '    "Fewer films do it too. Did you sort from the most rated down?"\n',
         ":tags: [check]\npass\n",
-        unit("chapters::test_every_exercise_has_level_hint_solution_and_check"),
+        page("test_every_exercise_has_level_hint_solution_and_check"),
     ),
     Mutant(
         "an exercise's check lets a wrong answer through",
         PAGE,
         "assert ordered[:n_half].sum() >= len(ratings) / 2, \\",
         "assert ordered[:n_half].sum() >= 0, \\",
-        unit(
-            "exercises::"
-            "test_right_answers_pass_and_stubs_and_wrong_ones_meet_their_message"
-            f"[{CHAPTER}]"
+        page(
+            "test_right_answers_pass_and_stubs_and_wrong_ones_meet_their_message",
+            "exercises",
         ),
     ),
     Mutant(
@@ -457,10 +461,9 @@ PAGES = [
         PAGE,
         "n_half = int(np.searchsorted(total, total[-1] / 2)) + 1",
         "n_half = int(np.searchsorted(total, total[-1] / 2)) + 2",
-        unit(
-            "exercises::"
-            "test_right_answers_pass_and_stubs_and_wrong_ones_meet_their_message"
-            f"[{CHAPTER}]"
+        page(
+            "test_right_answers_pass_and_stubs_and_wrong_ones_meet_their_message",
+            "exercises",
         ),
     ),
     Mutant(
@@ -468,28 +471,28 @@ PAGES = [
         PAGE,
         "By these numbers it is a larger and emptier MovieLens.",
         "By these numbers, 96.9 % empty, it is a larger and emptier MovieLens.",
-        unit("chapters::test_prose_quotes_no_measured_number"),
+        page("test_prose_quotes_no_measured_number"),
     ),
     Mutant(
         "a link leads nowhere",
         PAGE,
         "{ref}`the data page <datasets>`",
         "{ref}`the data page <data-sets>`",
-        unit("chapters::test_every_label_referred_to_exists"),
+        page("test_every_label_referred_to_exists"),
     ),
     Mutant(
         "a term is not in the glossary",
         "book/glossary.md",
         "long tail\n  The many items",
         "tail\n  The many items",
-        unit("chapters::test_every_term_is_in_the_glossary"),
+        page("test_every_term_is_in_the_glossary"),
     ),
     Mutant(
         "a random choice is not seeded",
         PAGE,
         "rng = np.random.default_rng(0)\n    S = sparse.random",
         "rng = np.random.default_rng()\n    S = sparse.random",
-        unit("chapters::test_code_seeds_every_random_choice"),
+        page("test_code_seeds_every_random_choice"),
     ),
     Mutant(
         "an output is not compared, and nobody says why",
@@ -497,16 +500,14 @@ PAGES = [
         "```{code-cell} ipython3\nshare = ordered[:quarter].sum() / ordered.sum()",
         "```{code-cell} ipython3\n:tags: [nbval-ignore-output]\n"
         "share = ordered[:quarter].sum() / ordered.sum()",
-        unit("chapters::test_an_output_that_is_not_checked_says_why"),
+        page("test_an_output_that_is_not_checked_says_why"),
     ),
     Mutant(
         "a quiz has two right answers",
         PAGE,
         "- No: that is the order by the ratings that exist.",
         "- **Right**: that is the order by the ratings that exist.",
-        unit(
-            "chapters::test_quiz_has_an_explanation_for_each_option_and_one_right_answer"
-        ),
+        page("test_quiz_has_an_explanation_for_each_option_and_one_right_answer"),
     ),
     Mutant(
         "a requirement is not pinned",
