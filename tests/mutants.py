@@ -1,6 +1,6 @@
 """Break the course on purpose, one small mistake at a time, and see a check turn red.
 
-A tool of its own, not part of `make test`; run as a program it is `make mutants`::
+A tool of its own, not part of `make test`::
 
     python tests/mutants.py              every mutant; writes tests/mutants.md
     python tests/mutants.py tie seed     those with one of these words in their name
