@@ -62,7 +62,7 @@ grade: $(VENV)/installed  ## mark a folder of notebooks: make grade SUBMISSIONS=
 offline-kit: book classroom  ## pack all that a room without a network needs into one folder
 	$(BIN)/python -m classroom kit
 
-bench: $(VENV)/installed  ## time ALS beside NumPy, implicit, cmfrec and Spark; ten minutes of a quiet machine
+bench: $(VENV)/installed  ## time ALS beside NumPy, implicit, cmfrec and Spark; five minutes of a quiet machine
 	$(BIN)/python -m pip install --quiet -r tests/benchmarks/requirements.txt
 	$(BIN)/python tests/benchmarks/compare.py
 

@@ -280,6 +280,20 @@ def test_start_matters_through_its_item_factors_only():
     assert np.abs(first - other).max() > 0.01
 
 
+def test_svd_start_is_that_of_what_the_biases_leave():
+    # 10 random directions for 8 columns: the randomised algorithm is exact.
+    ratings = make_ratings(3, 11, 8, share=0.6)
+    model = ExplicitALS(n_factors=2, biases=True, n_iterations=1)
+    residuals = dense_problem(model.fit(ratings), ratings)[0]
+    by_chance = model.user_factors_ @ model.item_factors_.T
+    _, values, vectors = np.linalg.svd(residuals)
+    start = (np.zeros((11, 2)), vectors[:2].T * np.sqrt(values[:2]))
+    wanted = model.fit(ratings, start=start).user_factors_ @ model.item_factors_.T
+    found = model.fit(ratings, start="svd").user_factors_ @ model.item_factors_.T
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-9)
+    assert np.abs(by_chance - wanted).max() > 0.01
+
+
 def test_fitting_on_continues_where_the_start_left_off():
     ratings = make_ratings(0, 20, 15, share=0.5)
     half = ExplicitALS(n_iterations=2).fit(ratings)
@@ -361,6 +375,7 @@ def test_ratings_too_large_to_square_are_refused():
         ((np.ones((6, 2)), np.ones((5, 2))), r"must be \[\(5, 2\), \(6, 2\)\]"),
         ([np.ones((6, 2))], r"must be \[\(5, 2\), \(6, 2\)\]"),
         ((np.ones((5, 2)), np.full((6, 2), np.nan)), "nan or infinity"),
+        ("random", "start must be 'svd' or arrays, got 'random'"),
     ],
 )
 def test_unfit_start_is_refused(start, message):

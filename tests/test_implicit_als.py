@@ -348,12 +348,43 @@ def test_nothing_dense_is_made():
     assert peak < 20e6  # one byte for each place would be 400e6
 
 
+def test_svd_start_is_that_of_the_likes():
+    # 11 random directions for 9 columns: the randomised algorithm is exact.
+    ratings = make_ratings(4, 12, 9, share=0.6)
+    _, values, vectors = np.linalg.svd((ratings.toarray() > 0).astype(float))
+    start = (np.zeros((12, 3)), vectors[:3].T * np.sqrt(values[:3]))
+    model = ImplicitALS(n_factors=3, n_iterations=1)
+    wanted = model.fit(ratings, start=start).user_factors_ @ model.item_factors_.T
+    found = model.fit(ratings, start="svd").user_factors_ @ model.item_factors_.T
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-9)
+    by_chance = model.fit(ratings).user_factors_ @ model.item_factors_.T
+    assert np.abs(by_chance - wanted).max() > 0.01
+
+
+def test_svd_start_saves_sweeps(movielens):
+    ratings = ratings_matrix(movielens.ratings[movielens.ratings.rating >= 4])[0]
+    model = ImplicitALS(n_factors=10, regularization=10, n_iterations=5)
+    by_chance = model.fit(ratings).history_
+    assert model.fit(ratings, start="svd").history_[1] < by_chance[4]
+
+
+def test_svd_start_fills_up_with_chance():
+    ratings = make_ratings(5, 4, 6, share=0.7)
+    results = []
+    for seed in (0, 0, 1):
+        model = ImplicitALS(n_factors=9, n_iterations=3, random_state=seed)
+        results.append(model.fit(ratings, start="svd").item_factors_)
+        assert (np.diff(model.history_) <= 1e-9).all()
+    np.testing.assert_array_equal(results[0], results[1])
+    assert np.abs(results[0] - results[2]).max() > 0.001
+
+
 def test_threads_do_not_change_the_result():
     ratings = make_ratings(0, 300, 200, share=0.3)
     results = []
     for n_threads in (1, 2, 4):
         with threadpool_limits(limits=n_threads, user_api="blas"):
-            model = ImplicitALS(n_factors=64, n_iterations=5).fit(ratings)
+            model = ImplicitALS(n_factors=64, n_iterations=5).fit(ratings, start="svd")
             folded = model.fold_in(ratings[[0]])
             explained = model.explain(0, 0)[1]
         results.append((model.user_factors_, model.item_factors_, folded, explained))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg.lapack import dposv, sposv
 from scipy.sparse import csr_array
+from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import ThreadpoolController
 
 from als_course.baselines import DampedBiases, Recommender, check_ratings
@@ -63,9 +64,12 @@ class _FactorModel(Recommender):
         ----------
         ratings : CSR array or matrix of shape (n_users, n_items)
             Stored entries are the ratings, stored zeros included.
-        start : pair of arrays (n_users, n_factors) and (n_items, n_factors), optional
-            User and item factors to begin with. A sweep solves the users first, so
-            only the item factors matter.
+        start : pair of arrays (n_users, n_factors) and (n_items, n_factors), or "svd"
+            User and item factors to begin with; normal item factors if left out. A
+            sweep solves the users first, so only the item factors matter. With "svd"
+            they are singular vectors of the matrix with zeros for holes, by the
+            randomised algorithm [1]_, which saves sweeps where holes count as zeros,
+            or nearly so: in `ImplicitALS`, and in `ExplicitALS` with `biases`.
 
         Returns
         -------
@@ -79,6 +83,11 @@ class _FactorModel(Recommender):
             no rating is above 0.
         ImportError
             If `engine` is "numba" and Numba cannot be imported.
+
+        References
+        ----------
+        .. [1] N. Halko, P.-G. Martinsson, J. A. Tropp, "Finding structure with
+           randomness", SIAM Review 53(2), 2011, section 1.6.
         """
         ratings = check_ratings(ratings, dtype=self.dtype)
         kernels = self._load_kernels(ratings)
@@ -88,10 +97,10 @@ class _FactorModel(Recommender):
         user_penalties = self._penalties(by_user)
         item_penalties = self._penalties(by_item)
         users, items = self._counts(by_user) > 0, self._counts(by_item) > 0
-        item_factors = self._start(ratings.shape, start)
         history = []
         # One thread: the systems are too small to share out.
         with BLAS.limit(limits=1, user_api="blas"):
+            item_factors = self._start(by_user, start)
             for _ in range(self.n_iterations):
                 older = item_factors
                 user_factors, _ = self._half_step(
@@ -240,15 +249,25 @@ class _FactorModel(Recommender):
         weights = counts if self.weighted_regularization else np.ones(len(counts))
         return self.regularization * weights
 
-    def _start(self, shape, start):
+    def _filled(self, ratings):
+        """Return the matrix whose stored entries the factors should reproduce."""
+        return ratings
+
+    def _start(self, ratings, start):
         """Return the first item factors."""
-        if start is None:
+        if start is None or isinstance(start, str):
             rng = np.random.default_rng(self.random_state)
-            size = (shape[1], self.n_factors)
+            size = (ratings.shape[1], self.n_factors)
             factors = rng.normal(scale=self.n_factors**-0.5, size=size)
+            if start == "svd":
+                seed = int(rng.integers(2**32))
+                found = _singular_vectors(self._filled(ratings), self.n_factors, seed)
+                factors[:, : found.shape[1]] = found
+            elif start is not None:
+                raise ValueError(f"start must be 'svd' or arrays, got {start!r}")
             return factors.astype(self.dtype, copy=False)
         factors = [np.asarray(part, dtype=self.dtype) for part in start]
-        wanted = [(size, self.n_factors) for size in shape]
+        wanted = [(size, self.n_factors) for size in ratings.shape]
         if [part.shape for part in factors] != wanted:
             raise ValueError(
                 f"start has shapes {[part.shape for part in factors]}, must be {wanted}"
@@ -620,6 +639,10 @@ class ImplicitALS(_FactorModel):
             raise ValueError("no rating is above 0, so there is no like to learn from")
         return ratings
 
+    def _filled(self, ratings):
+        likes = (ratings.data > 0).astype(ratings.dtype)
+        return csr_array((likes, ratings.indices, ratings.indptr), shape=ratings.shape)
+
     def _counts(self, ratings):
         likes = (ratings.data > 0, ratings.indices, ratings.indptr)
         return csr_array(likes, shape=ratings.shape) @ np.ones(ratings.shape[1], "i4")
@@ -652,6 +675,21 @@ def _dot_pairs(user_factors, item_factors, users, items):
             "ij,ij->i", user_factors[users[block]], item_factors[items[block]]
         )
     return products
+
+
+def _singular_vectors(matrix, k, seed):
+    """Right singular vectors, each times the root of its singular value."""
+    k = min(k, *matrix.shape)
+    # One power iteration: what it leaves to be found, a sweep finds sooner.
+    _, values, vectors = randomized_svd(
+        matrix,
+        k,
+        n_oversamples=8,
+        n_iter=1,
+        power_iteration_normalizer="QR",
+        random_state=seed,
+    )
+    return vectors.T * np.sqrt(values)
 
 
 def _one(number):

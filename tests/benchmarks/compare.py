@@ -289,7 +289,8 @@ def race(ratings, rounds):
             for each in (model, fresh):
                 each.fit(given, show_progress=False)
         goal = objective(model, ratings)
-        starts = {"ours": None, "implicit's": (fresh.user_factors, fresh.item_factors)}
+        same = fresh.user_factors, fresh.item_factors
+        starts = {"normal": None, "svd": "svd", "implicit's": same}
         for name, start in starts.items():
             options = {"engine": "numba", "dtype": "float32", "alpha": ALPHA}
             fits[name] = found = ImplicitALS(k, LAMBDA, n_iterations=25, **options)
@@ -352,16 +353,24 @@ def make_large(folder):
     cells = np.unique(users * shape[1] + items)
     cells = np.sort(rng.choice(cells, n_ratings, replace=False))
     stars = rng.integers(1, 6, n_ratings).astype(np.float32)
-    ratings = csr_array((stars, np.divmod(cells, shape[1])), shape=shape)
+    places = [part.astype(np.int32) for part in np.divmod(cells, shape[1])]
+    ratings = csr_array((stars, places), shape=shape)
     n_users = np.searchsorted(ratings.indptr, 1_700_000)
     save_npz(f"{folder}/large.npz", ratings, compressed=False)
     save_npz(f"{folder}/small.npz", ratings[:n_users], compressed=False)
 
 
+def resident_peak():
+    """Bytes that this process had in memory at most; what the system counts.
+
+    ``getrusage`` would do, but its peak is that of the parent before the program began.
+    """
+    status = Path("/proc/self/status").read_text("ascii")
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+
 def fit_large(folder, name):
     """Print ratings, seconds of a sweep, and megabytes given and at the peak."""
-    import resource
-
     kernels.half_step(  # compiled, or loaded, before memory is counted
         csr_array(np.ones((2, 2), np.float32)),
         np.ones((2, 1), np.float32),
@@ -371,17 +380,16 @@ def fit_large(folder, name):
         (0, 0, 1),
         0.0,
     )
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = resident_peak()
     ratings = load_npz(f"{folder}/{name}.npz")
     given = ratings.data.nbytes + ratings.indices.nbytes + ratings.indptr.nbytes
     given += 4 * 64 * sum(ratings.shape)
-    model = ExplicitALS(64, LAMBDA, engine="numba", dtype="float32")
     seconds = {}
-    for model.n_iterations in (1, 5):
-        seconds[model.n_iterations] = clock(model.fit, ratings)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    for n in (1, 5):  # each a model of its own, so that none holds two fits' factors
+        options = {"n_iterations": n, "engine": "numba", "dtype": "float32"}
+        seconds[n] = clock(ExplicitALS(64, LAMBDA, **options).fit, ratings)
     sweep = (seconds[5] - seconds[1]) / 4
-    print(ratings.nnz, sweep, given / 1e6, (after - before) * 1.048576)
+    print(ratings.nnz, sweep, given / 1e6, (resident_peak() - before) / 1e6)
 
 
 def spark(ratings):
