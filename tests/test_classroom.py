@@ -466,6 +466,26 @@ def test_the_teaching_page_lists_the_mistakes_of_every_chapter():
     assert sorted(listed) == sorted(chapters.teaching_chapters())
 
 
+def test_the_exercises_of_a_session_fit_into_its_thirty_minutes():
+    minutes = {"ten": 10, "fifteen": 15, "twenty": 20, "twenty-five": 25}
+    minutes |= {"thirty": 30, "forty": 40}
+    page = chapters.page_path("teaching").read_text("utf-8")
+    sessions = re.split(r"^### Session \d", page, flags=re.M)[1:]
+    assert len(sessions) == 6
+    for number, session in enumerate(sessions, start=1):
+        paragraph = re.search(r"\*\*Exercise\b.*\n.*", session)[0]
+        named = re.findall(r"<(\S+_ex\d)>", paragraph.split("Without Java")[0])
+        assert named, number
+        asked = []
+        for label in named:
+            text = chapters.page_path(label.split("_ex")[0]).read_text("utf-8")
+            block = text[text.index(f":label: {label}\n") :]
+            asked.append(minutes[re.search(r"\*Level \d, (\S+) minutes", block)[1]])
+        if "at home" in paragraph:  # the last is begun in the room
+            asked.pop()
+        assert sum(asked) <= 30, f"session {number}: {named} take {sum(asked)} minutes"
+
+
 def tiny_wheel(folder):
     """A package of one line, as a wheel."""
     path = folder / "tiny_course-1.0-py3-none-any.whl"
