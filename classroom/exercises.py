@@ -29,6 +29,7 @@ chapter's solution. `### Stub` is written only where the one derived from the so
 """
 
 import ast
+import builtins
 import contextlib
 import io
 import re
@@ -43,6 +44,7 @@ BESIDE = BOOK / "exercises"
 CELL = re.compile(r"^```\{code-cell\} ipython3\n(.*?)^```$", re.M | re.S)
 FITS = {"rating_table", "ranking_table"}  # they fit the models of their first argument
 MODULES = {"np", "pd", "plt", "plots", "ax", "axes", "fig"}  # calls change nothing kept
+BUILTINS = set(dir(builtins))  # `for x in zip(a, b): x.append(1)` does not change zip
 BLOCKS = ("def ", "class ", "@", "for ", "with ", "if ")
 SHOWS = {
     "head",
@@ -154,8 +156,8 @@ class Names(ast.NodeVisitor):
         """Bind the target before the body; changing it changes the source."""
         for part in (node.iter, node.target, *node.body, *node.orelse):
             self.visit(part)
-        if names_in(node.target) & self.changed:
-            self.changed |= names_in(node.iter)
+        if names_in(node.target) & self.changed - MODULES:
+            self.changed |= names_in(node.iter) - BUILTINS
 
     def visit_Subscript(self, node):
         """Note that an assignment to an element changes the whole."""

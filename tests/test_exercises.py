@@ -93,6 +93,18 @@ def test_the_part_of_a_chapter_that_exercises_need_is_cut_out_by_dependence():
     assert "assert" not in kept
 
 
+def test_a_loop_that_draws_keeps_no_models_that_only_the_figure_needs():
+    cells = [
+        "heights = np.ones(3)",
+        "bars = ax.bar(heights)\nfor bar, hatch in zip(bars, 'xyz'):\n"
+        "    bar.set_hatch(hatch)",
+        "for ax, part in zip(axes, heights):\n    ax.plot(part)",
+        "pairs = list(zip(heights, heights))",
+    ]
+    kept = exercises.needed_part(cells, {"pairs", "zip", "heights"})
+    assert kept == "heights = np.ones(3)\n\npairs = list(zip(heights, heights))"
+
+
 def test_a_draw_that_nobody_needs_stays_if_later_draws_depend_on_it():
     cells = ["rng = default_rng(0)", "x = rng.normal()", "y = rng.normal()"]
     assert exercises.needed_part(cells, {"y"}).count("rng.normal") == 2
