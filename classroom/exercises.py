@@ -45,6 +45,7 @@ CELL = re.compile(r"^```\{code-cell\} ipython3\n(.*?)^```$", re.M | re.S)
 FITS = {"rating_table", "ranking_table"}  # they fit the models of their first argument
 MODULES = {"np", "pd", "plt", "plots", "ax", "axes", "fig"}  # calls change nothing kept
 BUILTINS = set(dir(builtins))  # `for x in zip(a, b): x.append(1)` does not change zip
+SETTINGS = {"threadpool_limits", "warnings"}  # they hold for the whole program
 BLOCKS = ("def ", "class ", "@", "for ", "with ", "if ")
 SHOWS = {
     "head",
@@ -275,6 +276,12 @@ class Statement:
         return (set(self.found.bound) | (self.found.changed - MODULES)) - temporary
 
     @property
+    def is_setting(self) -> bool:
+        """Whether it sets what no name shows: the threads, or the warnings."""
+        call = getattr(self.node, "value", None)
+        return isinstance(call, ast.Call) and bool(names_in(call.func) & SETTINGS)
+
+    @property
     def is_definition(self) -> bool:
         """Whether it only gives something a name, so that earlier values are lost."""
         kinds = (
@@ -308,7 +315,7 @@ def needed_part(cells: list[str], wanted: set[str]) -> str:
     """Keep the statements that the wanted names depend on, in order.
 
     Goes backwards with the names that are still needed. Who uses a function needs what
-    the function uses. Assertions and drawings that nobody needs go.
+    the function uses. Settings stay; assertions and drawings that nobody needs go.
     """
     statements = [s for s in statements_of(cells) if not isinstance(s.node, ast.Assert)]
     inside = {
@@ -328,7 +335,7 @@ def needed_part(cells: list[str], wanted: set[str]) -> str:
 
     needed, kept = with_what_they_use(wanted), []
     for statement in reversed(statements):
-        if statement.makes & needed:
+        if statement.makes & needed or statement.is_setting:
             kept.append(statement)
             if statement.is_definition:
                 needed -= set(statement.found.bound)

@@ -6,6 +6,7 @@ import io
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
+from threadpoolctl import threadpool_limits
 
 import chapters
 from classroom import exercises
@@ -16,6 +17,8 @@ def in_the_book(monkeypatch):
     """Chapters run in `book`, and draw without a screen."""
     monkeypatch.chdir(chapters.BOOK)
     plt.switch_backend("agg")
+    with threadpool_limits():  # puts back what a chapter sets
+        yield
 
 
 def printed_in_the_chapter(name, exercise):
@@ -91,6 +94,23 @@ def test_the_part_of_a_chapter_that_exercises_need_is_cut_out_by_dependence():
     kept = exercises.needed_part(cells, {"c"})
     assert "# about b\nb = a + 1" in kept
     assert "assert" not in kept
+
+
+def test_settings_of_threads_and_warnings_stay():
+    cells = [
+        "import warnings\nfrom threadpoolctl import threadpool_limits",
+        'warnings.filterwarnings("ignore", "bars")\n'
+        'limits = threadpool_limits(1, "blas")\nplots.use_course_style()',
+        "a = 1",
+    ]
+    kept = exercises.needed_part(cells, {"a"})
+    assert [line for line in kept.split("\n") if line] == [
+        "import warnings",
+        "from threadpoolctl import threadpool_limits",
+        'warnings.filterwarnings("ignore", "bars")',
+        'limits = threadpool_limits(1, "blas")',
+        "a = 1",
+    ]
 
 
 def test_a_loop_that_draws_keeps_no_models_that_only_the_figure_needs():
