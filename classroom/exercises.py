@@ -55,6 +55,7 @@ SHOWS = {
     "show",
     "astype",
     "join",
+    "sort_values",
     "printSchema",
     "toPandas",
 }
@@ -186,8 +187,9 @@ class Names(ast.NodeVisitor):
 
     def _change(self, node) -> None:
         while isinstance(node, ast.Subscript | ast.Attribute | ast.Call):
-            node = node.func if isinstance(node, ast.Call) else node.value
-            if isinstance(node, ast.Name):
+            made_here = isinstance(node, ast.Call)  # what a call gives is kept nowhere
+            node = node.func if made_here else node.value
+            if isinstance(node, ast.Name) and not made_here:
                 self.changed.add(node.id)
 
     def _inner(self, parts, bound=()) -> None:

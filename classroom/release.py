@@ -113,10 +113,12 @@ def ready_cell(chapter: Chapter) -> str:
             ) from None
         """
     ).strip()
+    needs_java = "get_spark(" in chapter.setup
+    if real or needs_java:
+        check += '\nos.environ["ALS_COURSE_OFFLINE"] = "1"  # no waiting for a network'
     if real:
         check += dedent(
             """
-            os.environ["ALS_COURSE_OFFLINE"] = "1"  # no waiting for a network
             try:
             FETCHES
             except datasets.DatasetError as problem:
@@ -128,6 +130,25 @@ def ready_cell(chapter: Chapter) -> str:
                 ) from None
             """
         ).replace("FETCHES", fetches.replace("        ", "    "))
+    if needs_java:
+        check += dedent(
+            """
+            from als_course.spark import JavaError, find_java
+
+            try:
+                find_java()
+            except JavaError as problem:
+                library = Path(datasets.__file__).parent.parent
+                raise SystemExit(
+                    f"Spark is a Java program, and no Java here can run it.\\n"
+                    "Install one, or let this course fetch it, once, with a network:"
+                    f"\\n    cd {library} && {sys.executable} -m als_course.spark\\n"
+                    f"What was tried: {problem}"
+                ) from None
+            """
+        )
+    if "import train_als" in chapter.setup:
+        check += 'sys.path.append(str(Path(datasets.__file__).parents[1] / "jobs"))'
     return check.rstrip() + '\nprint("Everything is here.")'
 
 
@@ -279,4 +300,5 @@ def make(names: list[str], folder: Path = CLASSROOM) -> None:
     shutil.copytree(
         BOOK / "als_course", folder / "release" / "als_course", ignore=ignore
     )
+    shutil.copytree(BOOK / "jobs", folder / "release" / "jobs", ignore=ignore)
     shutil.copy(ROOT / "requirements.txt", folder / "release")

@@ -126,6 +126,31 @@ def test_a_student_without_the_library_or_the_data_is_told_what_to_do(
     assert ready_now.stdout == "Everything is here.\n", ready_now.stderr
 
 
+def test_a_student_without_java_is_told_what_to_do(tmp_path):
+    ready = release.ready_cell(exercises.read("spark-als"))
+    ours = ("ALS_", "JAVA_HOME", "PATH")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+    nothing = {"PATH": str(tmp_path), "ALS_COURSE_CACHE": str(tmp_path / "cache")}
+    run = subprocess.run(
+        [sys.executable, "-c", ready],
+        cwd=chapters.BOOK,
+        env=kept | nothing | {"ALS_COURSE_AMAZON": "look-alike"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1
+    assert "no Java here can run it" in run.stderr
+    assert "-m als_course.spark" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_program_that_exercises_run_is_handed_out_and_found(classroom):
+    assert (classroom / "release" / "jobs" / "train_als.py").is_file()
+    chapter = exercises.read("spark-cluster")
+    assert "import train_als" in chapter.setup
+    assert '"jobs"' in release.ready_cell(chapter)
+
+
 def test_every_chapter_with_exercises_can_be_handed_out(tmp_path):
     assert set(release.chapters()) == set(chapters.prepared_chapters())
     for name in release.chapters():

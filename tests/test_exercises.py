@@ -11,11 +11,16 @@ from threadpoolctl import threadpool_limits
 import chapters
 from classroom import exercises
 
+# Java compiles each method once and not better and better, which takes half the time
+# here; what it compiles so needs more stack for ten sweeps of ALS.
+QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xss4m"
+
 
 @pytest.fixture
 def in_the_book(monkeypatch):
     """Chapters run in `book`, and draw without a screen."""
     monkeypatch.chdir(chapters.BOOK)
+    monkeypatch.setenv("JDK_JAVA_OPTIONS", QUICK_JAVA)
     plt.switch_backend("agg")
     with threadpool_limits():  # puts back what a chapter sets
         yield
@@ -123,6 +128,11 @@ def test_a_loop_that_draws_keeps_no_models_that_only_the_figure_needs():
     ]
     kept = exercises.needed_part(cells, {"pairs", "zip", "heights"})
     assert kept == "heights = np.ones(3)\n\npairs = list(zip(heights, heights))"
+
+
+def test_what_is_made_and_dropped_changes_nothing():
+    cells = ["from models import ALS", "matrix = table()\nALS(10).fit(matrix)"]
+    assert exercises.needed_part(cells, {"ALS"}) == "from models import ALS"
 
 
 def test_a_draw_that_nobody_needs_stays_if_later_draws_depend_on_it():
