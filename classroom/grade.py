@@ -42,6 +42,9 @@ STUDENT = "student"  # the name inside a private course of one
 SETUP = 5  # the chapter's own cells may take this many times the limit of a cell
 PATIENCE = 12  # a whole notebook may take this many times the limit of a cell
 NEEDS_JAVA = "get_spark"
+# Each method is compiled once and not better and better: half the time for so short a
+# life. What is compiled so needs more stack for the many steps of an ALS fit.
+QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xss4m"
 
 
 @dataclass
@@ -160,8 +163,9 @@ def environment_of(course: Path, assignment: str) -> dict[str, str]:
     """Name the folders that a graded kernel may use."""
     scratch = course / "s"
     shutil.rmtree(scratch, ignore_errors=True)
-    for name in ("r", "ipython", "tmp"):
+    for name in ("r", "ipython", "tmp", "cache"):
         (scratch / name).mkdir(parents=True)
+    link_cache(scratch / "cache")
     fonts = matplotlib_cache()
     shutil.copytree(fonts, scratch / "mpl")
     uses_java = NEEDS_JAVA in read(assignment).setup
@@ -170,6 +174,7 @@ def environment_of(course: Path, assignment: str) -> dict[str, str]:
         "ALS_WALL_LOG": str(course / "wall"),
         "ALS_LIMIT_MEMORY": "0" if uses_java else "1",
         "ALS_COURSE_OFFLINE": "1",
+        "ALS_COURSE_CACHE": str(scratch / "cache"),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(BOOK)]),
         "PYTHONDONTWRITEBYTECODE": "1",
         "JUPYTER_PATH": str(course / "jupyter"),
@@ -178,8 +183,21 @@ def environment_of(course: Path, assignment: str) -> dict[str, str]:
         "MPLCONFIGDIR": str(scratch / "mpl"),
         "TMPDIR": str(scratch / "tmp"),
         "SPARK_LOCAL_DIRS": str(scratch / "tmp"),
-        "JDK_JAVA_OPTIONS": f"-Djava.io.tmpdir={scratch / 'tmp'} -XX:-UsePerfData",
+        "JDK_JAVA_OPTIONS": (
+            f"-Djava.io.tmpdir={scratch / 'tmp'} -XX:-UsePerfData {QUICK_JAVA}"
+        ),
     }
+
+
+def link_cache(folder: Path) -> None:
+    """Show what the course has fetched in a folder where Spark may write its log."""
+    sys.path.insert(0, str(BOOK))
+    from als_course.storage import cache_folder
+
+    if cache_folder().is_dir():
+        for entry in cache_folder().iterdir():
+            if entry.suffix != ".log":
+                (folder / entry.name).symlink_to(entry)
 
 
 def matplotlib_cache() -> Path:

@@ -124,8 +124,8 @@ def refuse_what_leaves(scratch: Path, log: int) -> None:
     sys.addaudithook(hook)
 
 
-def main() -> None:
-    """Build the wall, then become the kernel."""
+def build() -> None:
+    """Build the wall around this process, as far as the system lets us."""
     scratch = Path(os.environ["ALS_SCRATCH"])
     log = os.open(os.environ["ALS_WALL_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     if os.environ.get("ALS_LIMIT_MEMORY") == "1" and sys.platform == "linux":
@@ -138,6 +138,11 @@ def main() -> None:
     except (OSError, AttributeError) as problem:
         os.write(log, f"# no namespaces: {problem}\n".encode())
     refuse_what_leaves(scratch, log)
+
+
+def main() -> None:
+    """Build the wall, then become the kernel."""
+    build()
     sys.argv = ["ipykernel_launcher", *sys.argv[1:]]
     from ipykernel import kernelapp
 

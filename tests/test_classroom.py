@@ -151,6 +151,26 @@ def test_a_program_that_exercises_run_is_handed_out_and_found(classroom):
     assert '"jobs"' in release.ready_cell(chapter)
 
 
+def test_spark_runs_behind_the_wall(tmp_path):
+    environment = grade.environment_of(tmp_path, "spark-cluster")
+    program = (
+        "from als_course.spark import get_spark\n"
+        "from classroom import wall\n"
+        "wall.build()\n"
+        "with get_spark() as spark:\n"
+        "    print(spark.range(5).selectExpr('sum(id)').first()[0])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout == "10\n", run.stderr
+    refused = (tmp_path / "wall").read_text("utf-8").splitlines()
+    assert [line for line in refused if not line.startswith("#")] == []
+
+
 def test_every_chapter_with_exercises_can_be_handed_out(tmp_path):
     assert set(release.chapters()) == set(chapters.prepared_chapters())
     for name in release.chapters():

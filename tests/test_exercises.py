@@ -9,18 +9,14 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 import chapters
-from classroom import exercises
-
-# Java compiles each method once and not better and better, which takes half the time
-# here; what it compiles so needs more stack for ten sweeps of ALS.
-QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xss4m"
+from classroom import exercises, grade
 
 
 @pytest.fixture
 def in_the_book(monkeypatch):
     """Chapters run in `book`, and draw without a screen."""
     monkeypatch.chdir(chapters.BOOK)
-    monkeypatch.setenv("JDK_JAVA_OPTIONS", QUICK_JAVA)
+    monkeypatch.setenv("JDK_JAVA_OPTIONS", grade.QUICK_JAVA)
     plt.switch_backend("agg")
     with threadpool_limits():  # puts back what a chapter sets
         yield
