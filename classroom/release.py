@@ -31,7 +31,7 @@ SETS = {
 
 
 def chapters() -> list[str]:
-    """Name the chapters that are prepared for a class, in the order of the book."""
+    """Name the chapters that have exercises, in the order of the book."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
     pages = [Path(e["file"]).name for part in toc["parts"] for e in part["chapters"]]
     return [p for p in pages if (BESIDE / f"{p}.md").exists()]

@@ -51,11 +51,6 @@ def teaching_chapters() -> list[str]:
     return [name for name in names if is_notebook(name)]  # the playground is none
 
 
-def prepared_chapters() -> list[str]:
-    """Names of the chapters whose exercises have all that a class needs."""
-    return [name for name in teaching_chapters() if beside(name).exists()]
-
-
 def beside(name: str) -> Path:
     """Where a chapter's hidden checks, wrong and other right answers are."""
     return BOOK / "exercises" / f"{name}.md"

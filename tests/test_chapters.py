@@ -12,7 +12,6 @@ from classroom import exercises
 
 NOTEBOOKS = chapters.notebooks()
 TEACHING = chapters.teaching_chapters()
-PREPARED = chapters.prepared_chapters()
 ROLES = r"\{(?:ref|numref|eq|doc|prf:ref)\}`(?:[^`<]*<)?([^`>]+)>?`"
 
 
@@ -92,12 +91,10 @@ def test_chapter_opens_with_label_title_lead_and_box(name):
 def test_chapter_ends_with_what_to_remember_quiz_exercises_and_references(name):
     headings = re.findall(r"^## (.+)$", "\n".join(markdown_cells(name)), flags=re.M)
     end = ["What to remember", "Before you go on", "Exercises", "References"]
-    if name not in PREPARED:
-        end.remove("Before you go on")
     assert headings[-len(end) :] == end
 
 
-@pytest.mark.parametrize("name", PREPARED)
+@pytest.mark.parametrize("name", TEACHING)
 def test_quiz_has_an_explanation_for_each_option_and_one_right_answer(name):
     text = source(name).split("\n## Before you go on\n")[1].split("\n## ")[0]
     quizzes = re.findall(r"^````\{admonition\} (.+?)\n(.*?)^````$", text, re.M | re.S)
@@ -188,7 +185,7 @@ def test_every_exercise_has_level_hint_solution_and_check(name):
             assert said, f"{label} says what a wrong answer means"
 
 
-@pytest.mark.parametrize("name", PREPARED)
+@pytest.mark.parametrize("name", TEACHING)
 def test_every_exercise_is_complete_for_a_class(name):
     for exercise in exercises.read(name).exercises:
         assert len(re.findall(r"^assert ", exercise.hidden, re.M)), exercise.label
@@ -203,7 +200,7 @@ def test_every_exercise_is_complete_for_a_class(name):
             assert answer.message.split("{")[0] in said, f"{answer.message} is not said"
 
 
-@pytest.mark.parametrize("name", PREPARED)
+@pytest.mark.parametrize("name", TEACHING)
 def test_checks_ask_only_for_what_the_task_names(name):
     for exercise in exercises.read(name).exercises:
         made = exercises.names(exercise.solution).bound
@@ -223,7 +220,7 @@ def test_a_program_in_a_task_names_nothing_and_upsets_no_backticks():
     assert named(task) == {"first", "third", "fourth", "fifth", "seventh"}
 
 
-@pytest.mark.parametrize("name", PREPARED)
+@pytest.mark.parametrize("name", TEACHING)
 def test_code_beside_a_chapter_passes_the_linter(name):
     for exercise in exercises.read(name).exercises:
         answers = [a.code for a in (*exercise.wrong, *exercise.right)]

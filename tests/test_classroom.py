@@ -172,7 +172,7 @@ def test_spark_runs_behind_the_wall(tmp_path):
 
 
 def test_every_chapter_with_exercises_can_be_handed_out(tmp_path):
-    assert set(release.chapters()) == set(chapters.prepared_chapters())
+    assert set(release.chapters()) == set(chapters.teaching_chapters())
     for name in release.chapters():
         notebook = release.source_notebook(exercises.read(name))
         nbformat.validate(notebook)

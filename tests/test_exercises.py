@@ -62,7 +62,7 @@ def faults(room, name, exercise):
 
 # A wrong answer may divide by zero, and no figure has a screen here.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", chapters.prepared_chapters())
+@pytest.mark.parametrize("name", chapters.teaching_chapters())
 def test_right_answers_pass_and_stubs_and_wrong_ones_meet_their_message(
     name, in_the_book
 ):
