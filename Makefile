@@ -46,7 +46,11 @@ test: $(VENV)/installed  ## run every check, quick ones first
 	$(BIN)/jupyter-book build -W -n --keep-going .
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(SITE_TESTS)
 
-mutants: $(VENV)/installed  ## break copies of the course on purpose; each mistake must turn a check red
+$(VENV)/mutants: tests/mutants-requirements.txt $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --upgrade --target $@ -r $<
+	touch $@
+
+mutants: $(VENV)/mutants  ## break copies of the course on purpose; each mistake must turn a check red
 	$(BIN)/python tests/mutants.py
 
 lab: $(VENV)/installed  ## open JupyterLab with the chapters as notebooks
