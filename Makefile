@@ -13,7 +13,7 @@ endif
 export
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test lab outputs classroom grade offline-kit bench clean
+.PHONY: help book pdf test mutants lab outputs classroom grade offline-kit bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13
@@ -45,6 +45,13 @@ test: $(VENV)/installed  ## run every check, quick ones first
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env tests/outputs
 	$(BIN)/jupyter-book build -W -n --keep-going .
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(SITE_TESTS)
+
+$(VENV)/mutants: tests/mutants-requirements.txt $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --upgrade --target $@ -r $<
+	touch $@
+
+mutants: $(VENV)/mutants  ## break copies of the course on purpose; each mistake must turn a check red
+	$(BIN)/python tests/mutants.py
 
 lab: $(VENV)/installed  ## open JupyterLab with the chapters as notebooks
 	$(BIN)/jupyter lab --notebook-dir=book

@@ -2,21 +2,26 @@
 
 A tool of its own, not part of `make test`::
 
-    python tests/mutants.py              every mutant; writes tests/mutants.md
+    make mutants                         every mutant; writes tests/mutants.md
     python tests/mutants.py tie seed     those with one of these words in their name
 
-Each mutant replaces one text in one file of a copy of the project. The text must stand
-there exactly once, so a mutant that no longer fits fails loudly. Then the check that is
-expected to see it runs, and only if that one stays green a fuller set does. Before any
-mutant all expected checks run on an unchanged copy: a check that is red already proves
-nothing.
+There are two kinds. Here are mistakes that people make, chosen by hand: each replaces
+one text, which must stand exactly once in its file, so that a mutant that no longer
+fits fails loudly (`test_mutants` asks the same in `make test`). In
+`mutants_arithmetic` Cosmic Ray changes the arithmetic of four modules in every place it
+finds. All are made in copies of the project.
 
-Twenty-odd further mutants of the solver itself are in `test_als_mutants.py`, which
+The check that is expected to see a mutant runs first, and only if it stays green a
+fuller set does. Before any mutant the expected checks run on an unchanged copy: a check
+that is red already proves nothing. A run that was interrupted goes on where it stopped.
+
+Further mutants of the solver itself are in `test_als_mutants.py`, which
 `make test` runs.
 """
 
+import hashlib
+import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -24,36 +29,40 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import Queue
+from threading import Lock
+
+import mutants_arithmetic as arithmetic
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORT = ROOT / "tests" / "mutants.md"
+DONE = ROOT / "_build" / "mutants.jsonl"
+LOCK = Lock()
 LIBRARY = "book/als_course/"
 WORKERS = 2
-TIMEOUT = 600.0  # seconds for one run of checks
-FULLER = [
-    *(
-        f"tests/test_{name}.py"
-        for name in (
-            "imports",
-            "metrics",
-            "splits",
-            "baselines",
-            "comparison",
-            "als",
-            "implicit_als",
-            "chapters",
-            "nbval",
-            "readme",
-            "datasets",
-            "exercises",
-        )
-    ),
-]
+FULLER = tuple(
+    f"tests/test_{name}.py"
+    for name in (
+        "imports",
+        "metrics",
+        "splits",
+        "baselines",
+        "comparison",
+        "als",
+        "implicit_als",
+        "chapters",
+        "nbval",
+        "readme",
+        "datasets",
+        "exercises",
+    )
+)
 CHAPTER = "ratings-and-sparsity"
 PAGE = f"book/{CHAPTER}.md"
 STORED = f"tests/outputs/{CHAPTER}.ipynb"
+BESIDE = f"book/exercises/{CHAPTER}.md"
 
 
 @dataclass(frozen=True)
@@ -65,16 +74,30 @@ class Mutant:
     old: str
     new: str
     check: str
+    stored: str = ""  # a stored notebook with the same text, changed as well
 
-    def text(self, folder: Path) -> str:
-        """Give the file with the mistake in it."""
-        text = (folder / self.file).read_text("utf-8")
-        if (found := text.count(self.old)) != 1:
-            raise ValueError(
-                f"mutant {self.name!r}: its text stands {found} times in {self.file}, "
-                f"and must once; write the mutant anew:\n{self.old}"
-            )
-        return text.replace(self.old, self.new)
+    def texts(self, folder: Path) -> dict[str, str]:
+        """Give each file with the mistake in it."""
+        changed = {}
+        for file in filter(None, (self.file, self.stored)):
+            text = (folder / file).read_text("utf-8")
+            if (found := text.count(self.old)) != 1:
+                raise ValueError(
+                    f"mutant {self.name!r}: its text stands {found} times in {file}, "
+                    f"and must once; write the mutant anew:\n{self.old}"
+                )
+            changed[file] = text.replace(self.old, self.new)
+        return changed
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """What is expected to see it."""
+        return (self.check,)
+
+    @property
+    def fuller(self) -> tuple[str, ...]:
+        """What else may see it."""
+        return FULLER
 
 
 def unit(test: str) -> str:
@@ -88,6 +111,12 @@ def page(test: str, file: str = "chapters") -> str:
     return f"tests/test_{file}.py::{test}[{CHAPTER}]"
 
 
+def beside(chapter: str) -> str:
+    """Give the node id of the test that tries out a chapter's exercises."""
+    test = "test_right_answers_pass_and_stubs_and_wrong_ones_meet_their_message"
+    return f"tests/test_exercises.py::{test}[{chapter}]"
+
+
 def library(file: str, changes: dict[str, tuple[str, str, str]]) -> list[Mutant]:
     """List mutants of one module: name -> (old, new, expected check)."""
     return [
@@ -99,6 +128,31 @@ def library(file: str, changes: dict[str, tuple[str, str, str]]) -> list[Mutant]
 ALS = library(
     "als",
     {
+        "lambda is left out": (
+            "gram.flat[:: k + 1] += penalties[row]",
+            "gram.flat[:: k + 1] += 0.0",
+            "als::test_gradient_is_zero_after_a_half_step",
+        ),
+        "lambda is weighed by the ratings of the other side": (
+            "counts = self._counts(ratings)",
+            "counts = np.resize(self._counts(ratings.T.tocsr()), ratings.shape[0])",
+            "als::test_gradient_is_zero_after_a_half_step",
+        ),
+        "user and item factors change places": (
+            "self.user_factors_, self.item_factors_ = user_factors, item_factors",
+            "self.user_factors_, self.item_factors_ = item_factors, user_factors",
+            "als::test_gradient_is_zero_after_a_half_step",
+        ),
+        "items are solved from the users of the first sweep": (
+            "by_item, user_factors, item_penalties,",
+            "by_item, vars(self).setdefault('_first', user_factors), item_penalties,",
+            "als::test_history_is_the_objective_after_each_sweep",
+        ),
+        "predictions have users and items swapped": (
+            "_dot_pairs(self.user_factors_, self.item_factors_, users, items)",
+            "_dot_pairs(self.item_factors_, self.user_factors_, users, items)",
+            "baselines::test_recommend_ranks_the_predictions_of_what_is_unseen",
+        ),
         "lambda is doubled": (
             "return self.regularization * weights",
             "return 2 * self.regularization * weights",
@@ -114,9 +168,9 @@ ALS = library(
             "for _ in range(max(1, self.n_iterations - 1)):",
             "als::test_history_is_the_objective_after_each_sweep",
         ),
-        "the start is ignored": (
-            "if start is None:",
-            "if True:",
+        "the start is read upside down": (
+            "                older = item_factors\n",
+            "                older = item_factors if history else item_factors[::-1]\n",
             "als::test_fitting_on_continues_where_the_start_left_off",
         ),
         "fold-in uses the item factors of half a sweep ago": (
@@ -303,7 +357,8 @@ COMPARISON = library(
         "the table shows the training error as the test error": (
             "interval = bootstrap_rmse(test.user_id, test.rating - predicted)",
             "interval = bootstrap_rmse(train.user_id, train.rating - seen)",
-            "comparison::test_rating_table_by_hand",
+            "comparison::"
+            "test_items_and_users_unknown_in_training_are_scored_not_dropped",
         ),
         "four stars are no like": (
             "test[test.rating >= liked]",
@@ -314,7 +369,8 @@ COMPARISON = library(
             "users.searchsorted(ratings.user_id), items.searchsorted(ratings.item_id)",
             "users.searchsorted(ratings.user_id), "
             "(items.searchsorted(ratings.item_id) + 1) % len(items)",
-            "comparison::test_rating_table_by_hand",
+            "comparison::"
+            "test_items_and_users_unknown_in_training_are_scored_not_dropped",
         ),
     },
 )
@@ -363,12 +419,12 @@ DATA = [
                 "        log.debug(\n            "
                 '"The real Amazon reviews could not be had: a generated look-alike '
                 'stands "',
-                "datasets::test_a_failing_server_leaves_the_lookalike",
+                "datasets::test_the_lookalike_stays_until_the_network_is_asked_again",
             ),
             "the box does not warn of a look-alike": (
                 'like = self.source == "look-alike"',
                 "like = False",
-                "datasets::test_the_lookalike_stays_until_the_network_is_asked_again",
+                "datasets::test_the_box_warns_of_a_lookalike_and_of_nothing_else",
             ),
             "harsh people are kind": (
                 "low = np.where(kind == 0, bad[items], kind == 2)",
@@ -383,7 +439,8 @@ DATA = [
             "a damaged file stays in the cache": (
                 "            _discard(cached)\n",
                 "            break\n",
-                "datasets::test_a_damaged_file_in_the_cache_is_removed_and_fetched_anew",
+                "datasets::"
+                "test_a_damaged_file_in_the_cache_does_not_stay_when_nothing_replaces_it",
             ),
             "offline is ignored": (
                 'return os.environ.get("ALS_COURSE_OFFLINE", "") not in ("", "0")',
@@ -398,6 +455,64 @@ DATA = [
         },
     ),
 ]
+# Cells of a page and of its stored notebook: an author made the mistake, and then ran
+# `make outputs`, or would have.
+IN_BOTH = [
+    (
+        "a constant of a cell changes, its output does not",
+        CHAPTER,
+        "few = (per_film < 10).mean()",
+        "few = (per_film < 11).mean()",
+    ),
+    (
+        "a claim about popular films is reversed",
+        CHAPTER,
+        "assert share > 0.7 and few > 0.3",
+        "assert share < 0.7 and few > 0.3",
+    ),
+    (
+        "a chapter's solver leaves lambda out",
+        "factorising-by-hand",
+        "matrix = X.T @ X + regularization * np.eye(k)",
+        "matrix = X.T @ X + 1e-9 * np.eye(k)",
+    ),
+    (
+        "a chapter's solver reads holes as zeros",
+        "factorising-by-hand",
+        "rated = ~np.isnan(stars)",
+        "rated, stars = np.ones(len(stars), bool), np.nan_to_num(stars)",
+    ),
+    (
+        "a claim about two solutions is reversed",
+        "factorising-by-hand",
+        "assert objective(*middle, lam) > first_dip + 0.1",
+        "assert objective(*middle, lam) < first_dip + 0.1",
+    ),
+    (
+        "a chapter's sweep solves items from stale users",
+        "simple-als",
+        "self.R.T, self.known.T, self.user_factors, self.lambda_reg)",
+        "self.R.T, self.known.T, 0 * self.user_factors + 1, self.lambda_reg)",
+    ),
+    (
+        "a chapter's RMSE is divided by the number of users",
+        "baselines-and-evaluation",
+        "return np.sqrt(total / size)",
+        "return np.sqrt(total / len(per_user))",
+    ),
+    (
+        "a claim about baselines is reversed",
+        "baselines-and-evaluation",
+        "assert steps.is_monotonic_decreasing",
+        "assert steps.is_monotonic_increasing",
+    ),
+    (
+        "the cure of an exhibit is the disease",
+        "museum",
+        "[cured.predict(*at(test))],",
+        "[filled[at(test)]],",
+    ),
+]
 PAGES = [
     Mutant(
         "a digit of an expected output is edited",
@@ -407,18 +522,23 @@ PAGES = [
         STORED,
     ),
     Mutant(
-        "a constant in a page changes, the outputs do not",
+        "a page is edited, its stored notebook is not",
         PAGE,
         "few = (per_film < 10).mean()",
         "few = (per_film < 11).mean()",
         STORED,
     ),
+    *(
+        Mutant(name, f"book/{page}.md", old, new, path, stored=path)
+        for name, page, old, new in IN_BOTH
+        for path in [f"tests/outputs/{page}.ipynb"]
+    ),
     Mutant(
-        "a claim of a page is reversed",
-        PAGE,
-        "assert share > 0.7 and few > 0.3",
-        "assert share < 0.7 and few > 0.3",
-        STORED,
+        "a digit of a table of films is edited",
+        "tests/outputs/factorising-by-hand.ipynb",
+        "user 1, film B: 0.18",
+        "user 1, film B: 0.19",
+        "tests/outputs/factorising-by-hand.ipynb",
     ),
     Mutant(
         "the library changes what a page shows",
@@ -451,20 +571,35 @@ PAGES = [
         PAGE,
         "assert ordered[:n_half].sum() >= len(ratings) / 2, \\",
         "assert ordered[:n_half].sum() >= 0, \\",
-        page(
-            "test_right_answers_pass_and_stubs_and_wrong_ones_meet_their_message",
-            "exercises",
-        ),
+        beside(CHAPTER),
     ),
     Mutant(
         "a solution no longer solves its exercise",
         PAGE,
         "n_half = int(np.searchsorted(total, total[-1] / 2)) + 1",
         "n_half = int(np.searchsorted(total, total[-1] / 2)) + 2",
-        page(
-            "test_right_answers_pass_and_stubs_and_wrong_ones_meet_their_message",
-            "exercises",
-        ),
+        beside(CHAPTER),
+    ),
+    Mutant(
+        "a hidden check of an exercise asks nothing",
+        "book/exercises/factorising-by-hand.md",
+        'assert solve.call_count <= 1, f"solve was called',
+        'assert True, f"solve was called',
+        beside("factorising-by-hand"),
+    ),
+    Mutant(
+        "a wrong answer is right",
+        BESIDE,
+        "+n_half = int(np.searchsorted(total, total[-1] / 2))\n",
+        "+n_half = int(np.searchsorted(total, total[-1] / 2)) + 1\n",
+        beside(CHAPTER),
+    ),
+    Mutant(
+        "another right answer is wrong",
+        BESIDE,
+        "    if so_far >= len(ratings) / 2:",
+        "    if so_far >= len(ratings) / 3:",
+        beside(CHAPTER),
     ),
     Mutant(
         "prose quotes a measured number",
@@ -519,14 +654,172 @@ PAGES = [
         ),
     ),
     Mutant(
-        "README names a command that does not exist",
+        "the help promises a command that does not exist",
         "Makefile",
         "outputs: $(VENV)/installed",
         "output: $(VENV)/installed",
-        unit("readme::test_every_make_command_named_anywhere_exists"),
+        unit("readme::test_help_lists_every_target"),
     ),
 ]
-MUTANTS = [*ALS, *METRICS, *SPLITS, *BASELINES, *COMPARISON, *DATA, *PAGES]
+TILED = "kernels::test_half_step_is_the_dense_solution[tiled"
+PLAIN = "kernels::test_half_step_is_the_dense_solution[plain"
+KERNELS = library(
+    "kernels",
+    {
+        "padding is singular": (
+            "gram[i, i] += penalties[row] if i < k else 1",
+            "gram[i, i] += penalties[row] if i < k else 0",
+            f"{TILED}-float64-formula0]",
+        ),
+        "the tiled kernel leaves lambda out": (
+            "gram[i, i] += penalties[row] if i < k else 1",
+            "gram[i, i] += 0 if i < k else 1",
+            f"{TILED}-float64-formula1]",
+        ),
+        "the plain kernel leaves lambda out": (
+            "            gram[i, i] += penalties[row]\n",
+            "            gram[i, i] += 0\n",
+            f"{PLAIN}-float64-formula1]",
+        ),
+        "the plain kernel solves from another triangle": (
+            "x[i] -= gram[j, i] * x[j]",
+            "x[i] -= gram[i, j] * x[j]",
+            f"{PLAIN}-float64-formula0]",
+        ),
+        "targets have no confidence": (
+            "left[t, width] = c * p",
+            "left[t, width] = p",
+            f"{TILED}-float64-formula1]",
+        ),
+        "holes are counted twice": (
+            "left[t, j] = (c - hole) * fixed[item, j]",
+            "left[t, j] = c * fixed[item, j]",
+            f"{TILED}-float64-formula1]",
+        ),
+        "a dislike is a like to the kernels": (
+            "preference = hole if rating > 0 else hole - hole",
+            "preference = hole if rating != 0 else hole - hole",
+            f"{TILED}-float64-formula1]",
+        ),
+        "a dislike has negative confidence": (
+            "return base + alpha * abs(rating), preference",
+            "return base + alpha * rating, preference",
+            f"{TILED}-float64-formula1]",
+        ),
+        "the last chunk is as long as the others": (
+            "n = min(len(left), indptr[row + 1] - start)",
+            "n = min(len(left), len(data) - start)",
+            f"{TILED}-float64-formula0]",
+        ),
+        "only the first chunk is read": (
+            "for start in range(indptr[row], indptr[row + 1], len(left)):",
+            "for start in range(indptr[row], "
+            "min(indptr[row + 1], indptr[row] + 1), len(left)):",
+            f"{TILED}-float64-formula0]",
+        ),
+        "tiles of two vectors are forgotten": (
+            "        if width - column == 2 * lanes:\n"
+            "            two(out, row, column, left, i, right, start, stop)\n"
+            "        elif width - column == lanes:\n",
+            "        if width - column == lanes:\n",
+            f"{TILED}-float64-formula0]",
+        ),
+        "sums of a tile begin at one": (
+            "builder.store(vector(None), total)",
+            "builder.store(vector([1.0] * lanes), total)",
+            f"{TILED}-float64-formula0]",
+        ),
+        "no system is singular": (
+            "if not total > 0 or not smallest > singular * largest:",
+            "if False:",
+            "kernels::test_singular_systems_are_named_and_the_others_solved[tiled]",
+        ),
+        "nan is not singular": (
+            "if not total > 0 or not smallest > singular * largest:",
+            "if total <= 0 or smallest <= singular * largest:",
+            "kernels::test_singular_systems_are_named_and_the_others_solved[tiled]",
+        ),
+        "two threads solve the same row": (
+            "first = _take(queue, SHARE)",
+            "first = _take(queue, SHARE - 1)",
+            "kernels::test_rows_not_asked_for_are_left_alone",
+        ),
+        "the last row is never taken": (
+            "for row in range(first, min(first + SHARE, len(asked))):",
+            "for row in range(first, min(first + SHARE, len(asked) - 1)):",
+            "kernels::test_rows_not_asked_for_are_left_alone",
+        ),
+        "the loss counts rated places as holes too": (
+            "fitted = np.float64(_dot(fixed[indices[t]], x[0]))\n"
+            "                    losses[row] += c * (p - fitted) ** 2 "
+            "- hole * fitted**2",
+            "fitted = np.float64(_dot(fixed[indices[t]], x[0]))\n"
+            "                    losses[row] += c * (p - fitted) ** 2",
+            "kernels::test_rows_not_asked_for_are_left_alone",
+        ),
+        "the kernels allocate for each row": (
+            "            gram[:, :] = holes\n",
+            "            gram[:, :] = holes.copy()\n",
+            "kernels::test_loops_allocate_nothing",
+        ),
+        "the number of threads is ignored": (
+            "n_threads = min(config.NUMBA_NUM_THREADS, -(-len(asked) // SHARE))",
+            "n_threads = min(2, -(-len(asked) // SHARE))",
+            "kernels::test_the_number_of_threads_is_that_of_numba",
+        ),
+    },
+)
+SPARK = [
+    *library(
+        "spark",
+        {
+            "a Java that is too old will do": (
+                "    if int(version[1]) < JAVA_VERSION:\n",
+                "    if int(version[1]) < 8:\n",
+                "spark::test_a_java_that_will_not_do_is_skipped_with_the_reason"
+                "[PATH-is-java-11]",
+            )
+        },
+    ),
+    Mutant(
+        "the split of the Spark program ignores its seed",
+        "book/jobs/train_als.py",
+        'sf.lit(seed).cast("bigint")',
+        'sf.lit(0).cast("bigint")',
+        unit("train_als::test_hash_split_depends_on_ids_and_seed_only"),
+    ),
+    Mutant(
+        "the split of the Spark program leaks one row",
+        "book/jobs/train_als.py",
+        'is_test = sf.col("place") >= n_ratings - math.ceil(share * n_ratings)',
+        'is_test = sf.col("place") > n_ratings - math.ceil(share * n_ratings)',
+        unit("train_als::test_time_split_is_that_of_the_library"),
+    ),
+]
+ROOM = [
+    Mutant(
+        "hidden checks are handed out",
+        "classroom/release.py",
+        '    hidden = "\\n".join([*hidden, "### END HIDDEN TESTS"])',
+        '    hidden = "\\n".join([HIDDEN_NOTE, exercise.hidden])',
+        unit(
+            "classroom::"
+            "test_students_get_tasks_stubs_hints_and_visible_checks_and_nothing_else"
+        ),
+    ),
+]
+MUTANTS = [*ALS, *KERNELS, *METRICS, *SPLITS, *BASELINES, *COMPARISON]
+MUTANTS += [*DATA, *SPARK, *ROOM, *PAGES]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a mutant."""
+
+    mutant: Mutant | arithmetic.Generated
+    verdict: str
+    by: str
+    seconds: float
 
 
 def copy_of_the_project(folder: Path) -> Path:
@@ -547,113 +840,172 @@ def copy_of_the_project(folder: Path) -> Path:
 
 def run(folder: Path, checks: list[str]) -> tuple[bool, str, str]:
     """Run checks until one fails: whether one did, which, and what was said."""
-    nbval = ["--nbval", "--nbval-current-env"] if "outputs/" in checks[0] else []
+    # Of all plugins nbval takes two seconds to load.
+    stored = "outputs/" in checks[0]
+    nbval = ["--nbval", "--nbval-current-env"] if stored else ["-p", "no:nbval"]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=line", *nbval, *checks]
-    environment = os.environ | {"ALS_COURSE_OFFLINE": "1"}
-    beside = ROOT.parent / "shared" / "data"
-    if beside.is_dir():
-        environment.setdefault("ALS_COURSE_DATA", str(beside))
-    try:
-        done = subprocess.run(
-            [*command, "-p", "no:cacheprovider"],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-        )
-    except subprocess.TimeoutExpired:
-        return True, "no end", f"stopped after {TIMEOUT:g} seconds"
-    failed = re.search(r"^(?:FAILED|ERROR) (?:tests/)?(\S+)", done.stdout, re.M)
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    failed = arithmetic.first_failure(done.stdout)
     if done.returncode not in (0, 1) and not failed:
         raise RuntimeError(
             f"{' '.join(command)} ended with status {done.returncode}, so it says "
             f"nothing about the mutant:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
         )
-    return done.returncode != 0, failed[1] if failed else "", done.stdout
+    return done.returncode != 0, failed, done.stdout
 
 
-def try_out(mutant: Mutant, folder: Path) -> dict[str, object]:
+def try_out(folder: Path, mutant: Mutant | arithmetic.Generated) -> Result:
     """Make one mistake, see which check finds it, and take the mistake back."""
-    path = folder / mutant.file
-    original = path.read_text("utf-8")
+    originals = {
+        file: (folder / file).read_text("utf-8") for file in mutant.texts(folder)
+    }
+    fast = all(arithmetic.is_about_the_library(check) for check in mutant.checks)
     begin = time.perf_counter()
     try:
-        path.write_text(mutant.text(folder), "utf-8")
-        red, by, _ = run(folder, [mutant.check])
-        expected = red
+        for file, text in mutant.texts(folder).items():
+            (folder / file).write_text(text, "utf-8")
+        first = arithmetic.run if fast else run
+        red, by, _ = first(folder, [*mutant.checks])
+        verdict = "caught"
+        if not red and mutant.fuller:
+            red, by, _ = run(folder, [*mutant.fuller])
+            verdict = "caught late"
         if not red:
-            red, by, _ = run(folder, FULLER)
+            verdict = "SURVIVED"
     finally:
-        path.write_text(original, "utf-8")
+        for file, text in originals.items():
+            (folder / file).write_text(text, "utf-8")
     seconds = time.perf_counter() - begin
-    verdict = "caught" if expected else "caught late" if red else "SURVIVED"
-    print(f"{verdict:11} {seconds:5.0f} s  {mutant.name}: {by}", flush=True)
-    return {"mutant": mutant, "verdict": verdict, "by": by, "seconds": seconds}
+    print(f"{verdict:11} {seconds:5.1f} s  {mutant.name}: {by}", flush=True)
+    return Result(mutant, verdict, by, seconds)
 
 
-def unchanged_passes(folder: Path, mutants: list[Mutant]) -> None:
-    """Run all expected checks where nothing is broken."""
-    expected = {mutant.check for mutant in mutants}
-    stored = sorted(check for check in expected if "outputs/" in check)
-    for checks in (sorted(expected - set(stored)), stored):
-        if checks:
-            red, by, said = run(folder, checks)
-            if red:
-                raise RuntimeError(f"red without any mutant: {by}\n{said[-2000:]}")
+def key(mutant: Mutant | arithmetic.Generated) -> str:
+    """Name the mistake and the checks as they are written now."""
+    tests = [(ROOT / check.partition("::")[0]).read_bytes() for check in mutant.checks]
+    parts = [*mutant.texts(ROOT).values(), *mutant.checks, mutant.name]
+    return hashlib.sha256(b"\0".join([*map(str.encode, parts), *tests])).hexdigest()
 
 
-def report(results: list[dict[str, object]], seconds: float) -> str:
-    """Write the table of what was broken and what noticed."""
-    survived = [r for r in results if r["verdict"] == "SURVIVED"]
+def unchanged_passes(folder: Path, file: str, checks: list[str]) -> None:
+    """Run the expected checks of one file where nothing is broken."""
+    fast = arithmetic.is_about_the_library(file)
+    red, by, said = (arithmetic.run if fast else run)(folder, sorted(checks))
+    if red:
+        raise RuntimeError(f"red without any mutant: {by}\n{said[-2000:]}")
+
+
+def code(text: str) -> str:
+    """Quote for a table, whatever is in it."""
+    text = text.replace("|", "\\|")
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
+
+
+def table(results: list[Result], first: str, cell) -> list[str]:
+    """Write one line for each mutant."""
+    lines = [f"| {first} | in | caught by | seconds |", "|---|---|---|--:|"]
+    for result in results:
+        caught = result.by or result.verdict
+        names = [cell(result.mutant), Path(result.mutant.file).name, code(caught)]
+        lines.append(f"| {' | '.join(names)} | {result.seconds:.1f} |")
+    return lines
+
+
+def report(results: list[Result]) -> str:
+    """Write the tables of what was broken and what noticed."""
+    survived = sum(result.verdict == "SURVIVED" for result in results)
+    ours = [result for result in results if isinstance(result.mutant, Mutant)]
+    made = [result for result in results if not isinstance(result.mutant, Mutant)]
     lines = [
         "# What happens when the course is broken on purpose",
         "",
         "Written by `make mutants`. Each line is one small mistake, made in a copy of "
         "the project, and the first check of `make test` that turned red.",
         "",
-        f"{len(results)} mutants, {len(survived)} survived, {seconds / 60:.0f} minutes "
-        f"with {WORKERS} at a time.",
+        f"{len(results)} mutants, {survived} survived. The seconds are those of the "
+        f"clock, with {WORKERS} mutants at a time, in one run or several, and whatever "
+        "else the machine did.",
         "",
-        "| mistake | in | caught by | seconds |",
-        "|---|---|---|---|",
+        f"## {len(ours)} mistakes that people make",
+        "",
+        *table(ours, "mistake", lambda mutant: mutant.name),
+        "",
+        f"## {len(made)} changes of the arithmetic, made by Cosmic Ray",
+        "",
+        "One operator, comparison or sign of a line became another. The line is shown "
+        "as it was tried.",
+        "",
+        *table(made, "line", lambda mutant: code(mutant.line)),
+        "",
+        "Cosmic Ray made these, too. They change no result, so no check can see them, "
+        "and they were left out.",
+        "",
+        "| line | in | why nothing changes |",
+        "|---|---|---|",
     ]
-    for result in results:
-        mutant, by = result["mutant"], result["by"]
-        caught = by.replace("|", "\\|") if by else f"**{result['verdict']}**"
-        lines.append(
-            f"| {mutant.name} | `{Path(mutant.file).name}` | {caught} "
-            f"| {result['seconds']:.0f} |"
-        )
+    for key, why in arithmetic.EQUIVALENT.items():
+        module, _, line = key.partition(": ")
+        lines.append(f"| {code(line)} | {module}.py | {why} |")
     return "\n".join(lines) + "\n"
 
 
 def main(words: list[str]) -> int:
     """Try the mutants out and return the exit status: 1 if one survived."""
-    chosen = [m for m in MUTANTS if not words or any(w in m.name for w in words)]
+    beside_us = ROOT.parent / "shared" / "data"
+    if beside_us.is_dir():
+        os.environ.setdefault("ALS_COURSE_DATA", str(beside_us))
+    os.environ["ALS_COURSE_OFFLINE"] = "1"
+    mutants = [*MUTANTS, *arithmetic.generate(ROOT)]
+    chosen = [m for m in mutants if not words or any(w in m.name for w in words)]
     if not chosen:
         raise SystemExit(f"no mutant has one of {words} in its name")
-    begin = time.perf_counter()
+    known = {}
+    if not words and DONE.exists():
+        entries = [json.loads(line) for line in DONE.read_text("utf-8").splitlines()]
+        known = {entry.pop("key"): entry for entry in entries}
+    keys = {mutant: key(mutant) for mutant in chosen}  # and so all of them fit
     with tempfile.TemporaryDirectory(prefix="mutants-") as base:
         folders = Queue()
         for number in range(WORKERS):
             folders.put(copy_of_the_project(Path(base) / f"copy{number}"))
-        for mutant in chosen:  # all of them fit, before the first one is tried
-            mutant.text(ROOT)
 
-        def one(mutant):
+        def in_a_copy(task, *arguments):
             folder = folders.get()
             try:
-                return try_out(mutant, folder)
+                return task(folder, *arguments)
             finally:
                 folders.put(folder)
 
-        unchanged_passes(folders.queue[0], chosen)
+        def one(mutant):
+            if keys[mutant] in known:
+                return Result(mutant, **known[keys[mutant]])
+            result = in_a_copy(try_out, mutant)
+            if result.verdict != "SURVIVED":
+                keep = {"key": keys[mutant], **vars(result)}
+                del keep["mutant"]
+                DONE.parent.mkdir(exist_ok=True)
+                with LOCK, DONE.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(keep) + "\n")
+            return result
+
+        expected = {}
+        left = [mutant for mutant in chosen if keys[mutant] not in known]
+        for check in {check for mutant in left for check in mutant.checks}:
+            expected.setdefault(check.partition("::")[0], []).append(check)
         with ThreadPoolExecutor(WORKERS) as pool:
+            green = partial(in_a_copy, unchanged_passes)
+            list(pool.map(green, expected, expected.values()))
             results = list(pool.map(one, chosen))
+    survived = [r.mutant.name for r in results if r.verdict == "SURVIVED"]
     if not words:
-        REPORT.write_text(report(results, time.perf_counter() - begin), "utf-8")
-    survived = [r["mutant"].name for r in results if r["verdict"] == "SURVIVED"]
+        REPORT.write_text(report(results), "utf-8")
+        if not survived:
+            DONE.unlink(missing_ok=True)
     print(f"{len(results)} mutants, survived: {survived or 'none'}")
     return bool(survived)
 

@@ -313,6 +313,14 @@ def test_biases_are_those_of_the_baseline():
     np.testing.assert_allclose(model.predict(users, items), expected, atol=1e-4)
 
 
+def test_scores_of_recommendations_are_the_predictions_biases_included():
+    ratings = make_ratings(1, 20, 15, share=0.5)
+    model = ExplicitALS(n_factors=3, biases=True).fit(ratings)
+    items, scores = model.recommend(np.arange(20), n=15, exclude_seen=False)
+    predicted = model.predict(np.repeat(np.arange(20), 15), items.ravel())
+    np.testing.assert_allclose(scores.ravel(), predicted, rtol=1e-9)
+
+
 def test_similar_by_hand():
     model = ExplicitALS(n_factors=2).fit(make_ratings(0, 6, 6, share=1.0))
     factors = np.array([[2.0, 0], [0, 3], [5, 0], [0, 0], [1, 1], [-1, 0]])

@@ -102,7 +102,12 @@ def test_recommend_ranks_the_predictions_of_what_is_unseen(model):
 def test_recommend_for_several_is_that_for_each(model, monkeypatch):
     monkeypatch.setattr(baselines, "BLOCK_CELLS", 5)  # one user a block
     model.fit(as_csr(TOY))
+    asked, score_all = [], model._score_all
+    monkeypatch.setattr(
+        model, "_score_all", lambda users: asked.append(users) or score_all(users)
+    )
     lists, scores = model.recommend([3, 0, 0], n=4)
+    assert [users.tolist() for users in asked] == [[3], [0], [0]]
     assert lists.shape == scores.shape == (3, 4)
     for place, user in enumerate([3, 0, 0]):
         items, best = model.recommend(user, n=4)
@@ -183,6 +188,11 @@ BAD_RATINGS = {
         ValueError,
         "user 0, item 2 is there more than once",
     ),
+    "repeated at the end, where the first user has none": (
+        csr_array(([5.0, 1], [2, 2], [0, 0, 2]), shape=(2, 3)),
+        ValueError,
+        "user 1, item 2 is there more than once",
+    ),
     "column": (
         csr_array(([5.0], [2], [0, 1]), shape=(1, 3)),
         ValueError,
@@ -207,6 +217,19 @@ def test_kind_and_type_of_the_matrix_do_not_matter(model, kind, dtype):
     expected = model.fit(as_csr(TOY)).predict([0, 3], [2, 4])
     given = kind(as_csr(TOY).astype(dtype))
     np.testing.assert_array_equal(model.fit(given).predict([0, 3], [2, 4]), expected)
+
+
+def test_a_users_last_item_may_be_the_next_users_first():
+    stars = csr_array([[5.0, 3, 0], [0, 4, 2], [0, 0, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(
+        baselines.check_ratings(stars).toarray(), stars.toarray()
+    )
+
+
+def test_indices_are_as_narrow_as_they_may_be():
+    wide = csr_array(np.eye(3, 100))
+    wide.indices = wide.indices.astype(np.int64)
+    assert baselines.check_ratings(wide).indices.dtype == np.int32
 
 
 @every_model

@@ -18,6 +18,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -859,6 +860,17 @@ def test_the_lookalike_stays_until_the_network_is_asked_again(server, caplog):
     assert datasets.fetch_amazon_reviews(retry=True).source == "real"
     assert datasets.fetch_amazon_reviews().source == "real"
     assert len(server.asked) == 2
+
+
+def test_the_box_warns_of_a_lookalike_and_of_nothing_else(lookalike):
+    box = lookalike._repr_html_()
+    assert 'class="admonition warning"' in box
+    assert "generated look-alike" in box
+    for source in ("real", "generated"):
+        other = replace(lookalike, source=source)._repr_html_()
+        assert 'class="admonition note"' in other
+        assert f": {source}</p>" in other
+        assert lookalike.citation.split()[0] in other
 
 
 # -- servers that fail -----------------------------------------------------------------

@@ -36,7 +36,10 @@ def test_errors_by_hand():
 @pytest.mark.parametrize("metric", [metrics.rmse, metrics.mae])
 @pytest.mark.parametrize(
     "pair",
-    [([1, 2], [1]), ([], []), ([1], [np.nan]), ([np.inf], [1]), ([[1, 2]], [[1, 2]])],
+    [
+        *[([1, 2], [1]), ([], []), ([1], [np.nan]), ([np.inf], [1])],
+        *[([[1, 2]], [[1, 2]]), ([1, 2], [[1], [2]]), ([[1], [2]], [1, 2])],
+    ],
 )
 def test_errors_of_unfit_arrays_are_refused(metric, pair):
     with pytest.raises(ValueError):  # noqa: PT011 - scikit-learn words them
@@ -97,7 +100,7 @@ def test_ranking_agrees_with_scikit_learn(seed, n_items, k):
 @given(seed=seeds, k=st.integers(1, 8), width=st.integers(1, 8))
 def test_scores_of_many_users_are_those_of_each(seed, k, width):
     rng = np.random.default_rng(seed)
-    likes = rng.random((6, 9)) < 0.3
+    likes = rng.random((12, 9)) < 0.3  # more users than items, too
     likes[2] = False
     lists = np.array([rng.permutation(9)[:width] for _ in likes])
     lists[1, rng.integers(width) :] = -1
@@ -122,6 +125,8 @@ def test_stored_zero_is_relevant():
         ([0, 1], "one row of ints for each of 2 users"),
         ([[0.0, 1], [0, 1]], "float64"),
         ([[0, 1], [2, 2]], "list of user 1 repeats"),
+        ([[0, 1], [0, 0]], "list of user 1 repeats"),
+        ([[0, 1, 2], [0, 2, 2]], "list of user 1 repeats"),
         ([[0, 1], [2, 3]], r"outside -1\.\.2"),
     ],
 )
@@ -130,6 +135,12 @@ def test_unfit_lists_are_refused(lists, message):
         metrics.ranking_scores(np.array(lists), csr_array(np.eye(2, 3)), 2)
     with pytest.raises(ValueError, match="must be a SciPy CSR"):
         metrics.ranking_scores(np.array(lists), np.eye(2, 3), 2)
+
+
+def test_the_same_single_item_for_all_is_no_repeat():
+    likes = csr_array([[0, 1, 0], [0, 1, 1]])
+    found = metrics.ranking_scores(np.array([[1], [1]]), likes, 1)
+    assert found["recall"].tolist() == [1, 0.5]
 
 
 @pytest.mark.parametrize("metric", AT_K.values())
