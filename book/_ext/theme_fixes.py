@@ -10,9 +10,11 @@ import re
 import shutil
 from functools import cache
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pydata_sphinx_theme
 from fontTools import subset
+from matplotlib.path import Path as Outline
 from PIL import Image
 
 THEME = Path(pydata_sphinx_theme.__file__).parent / "theme/pydata_sphinx_theme/static"
@@ -80,6 +82,8 @@ CHANGES = [
     # -- long cells can be folded and start open
     (r'<details class="admonition hide above-input long">',
      '<details class="admonition hide above-input long" open>'),
+    # -- the space before a link is no part of it
+    (r'(<p class="admonition-title">Solution to)(<a [^>]*>) ', r"\1 \2"),
     # -- a download is saved, not opened
     (r'(<a href="[^"]*") target="_blank"(\s+class="btn btn-sm btn-download-)',
      r"\1 download\2"),
@@ -124,14 +128,84 @@ def image_size(path: Path) -> tuple[int, int]:
     return round(float(box[1]) * scale), round(float(box[2]) * scale)
 
 
+# Dark pages get figures of their own colours: paper and ink change places, what stands
+# for data keeps its colour. The condition follows the page's switch.
+DARK_FIGURE = """
+@media (prefers-color-scheme: dark) {
+text {fill: #e0e0e0}
+[style*="fill: #ffffff"]:not(text) {fill: #121212 !important}
+[style*="stroke: #ffffff"] {stroke: #121212 !important}
+[style*="fill: #000000"] {fill: #e0e0e0 !important}
+[style*="stroke: #000000"] {stroke: #e0e0e0 !important}
+[style*="fill: #696969"] {fill: #a6a6a6 !important}
+[style*="stroke: #696969"] {stroke: #a6a6a6 !important}
+[style*="stroke: #cccccc"] {stroke: #4a4a4a !important}
+[style*="fill: #e8e8e8"] {fill: #3c3c3c !important}
+[style*="fill: #dcebf5"] {fill: #17384d !important}
+text[style*="fill: #0072b2"] {fill: #56b4e9 !important}
+text[style*="fill: #8a3c00"] {fill: #f0a060 !important}
+}
+"""
+PAPER = {"#ffffff", "#e8e8e8", "#dcebf5"}  # fills that change with the ink on them
+
+
 def lighten_figure(path: Path) -> None:
-    """Round a figure's coordinates to hundredths of a point, which nobody can see."""
+    """Make a figure of matplotlib's small, and ready for light and dark pages.
+
+    Coordinates are rounded to hundredths of a point, which nobody can see, and all
+    texts share one statement of their font.
+    """
     old = path.read_text("utf-8")
     if "<metadata>" in old:  # matplotlib wrote it, and this has not seen it yet
-        new = re.sub(r"\s*<metadata>.*?</metadata>", "", old, flags=re.S)
+        new = keep_ink_on_colours(old)
+        new = re.sub(r"\s*<metadata>.*?</metadata>", "", new, flags=re.S)
         places = r'(?<= d=")[^"]*|(?<= [xy]=")[^"]*|(?<=transform=")[^"]*'
         new = re.sub(places, lambda m: round_numbers(m[0]), new)
+        fonts = re.findall(r"font-family: [^;]*(?=; )", new)
+        if len(set(fonts)) == 1:
+            new = re.sub(r"font-family: [^;]*; ?", "", new)
+            new = new.replace("</style>", f"\ntext {{{fonts[0]}}}</style>", 1)
+        new = new.replace("</style>", DARK_FIGURE + "</style>", 1)
         path.write_text(re.sub(r"\n *", "\n", new), "utf-8")
+
+
+def keep_ink_on_colours(svg: str) -> str:
+    """Say of a text without a colour that it is black, where data lies beneath it."""
+    name = "{http://www.w3.org/2000/svg}"
+    coloured, figure = [], ElementTree.fromstring(svg)
+    for part in figure.iter(name + "g"):
+        kind = part.get("id", "").partition("_")[0]
+        inside = {g.get("id", "").partition("_")[0] for g in part.iter(name + "g")}
+        if kind == "axes":
+            if "QuadMesh" in inside or part.find(f".//{name}image") is not None:
+                coloured.append(outline(next(part.iter(name + "path"))))
+        elif kind in ("patch", "FillBetweenPolyCollection", "PolyCollection"):
+            shape = next(part.iter(name + "path"))
+            fill = re.search(r"fill: (#\w+)", shape.get("style", ""))
+            if fill and fill[1] not in PAPER and luminance(fill[1]) > 0.18:
+                coloured.append(outline(shape))
+    texts = iter(figure.iter(name + "text"))
+
+    def inked(tag: re.Match) -> str:
+        text = next(texts)
+        at = float(text.get("x", "nan")), float(text.get("y", "nan"))
+        on = any(shape.contains_point(at) for shape in coloured)
+        return tag[0] + ("fill: #000; " if on and " fill:" not in tag[1] else "")
+
+    return re.sub(r'<text style="(?=([^"]*)")', inked, svg)
+
+
+def outline(shape: ElementTree.Element) -> Outline:
+    """Return the corners of a path, its curves taken as straight."""
+    numbers = [float(n) for n in re.findall(r"-?[\d.]+(?:e-?\d+)?", shape.get("d"))]
+    return Outline(list(zip(numbers[::2], numbers[1::2], strict=True)))
+
+
+def luminance(colour: str) -> float:
+    """Return how light a colour such as #d55e00 is, from 0 to 1 (WCAG)."""
+    parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+    linear = [((p + 0.055) / 1.055) ** 2.4 if p > 0.04 else p / 12.92 for p in parts]
+    return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def round_numbers(text: str) -> str:
@@ -159,7 +233,9 @@ def trim_icons(site: Path) -> None:
     icon = r'((?:\.fa-[a-z0-9-]+:+before,?)+)\{content:"[^"]*"\}'
     sheet.write_text(re.sub(icon, used, sheet.read_text("utf-8")), "utf-8")
     styles = "".join(p.read_text("utf-8") for p in site.glob("_static/**/*.css"))
+    # written as "\f0eb" by one sheet and as the character itself by another
     codes = {int(c, 16) for c in re.findall(r'"\\([ef][0-9a-f]{3})"', styles)}
+    codes |= {ord(c) for c in re.findall("[\ue000-\uf8ff]", styles)}
     logging.getLogger("fontTools").setLevel(logging.WARNING)
     css, options = sheet.read_text("utf-8"), subset.Options(flavor="woff2")
     for file in fonts.rglob("*.woff2"):
