@@ -58,6 +58,11 @@ FACTS = """() => {
     brokenPictures: all("img").filter(i => i.complete && !i.naturalWidth)
       .map(i => i.src),
     shift: window.shift,
+    icons: all("body *").flatMap(e => ["::before", "::after"].flatMap(side => {
+      const {content, fontFamily} = getComputedStyle(e, side);
+      return [...content].filter(c => c >= "\\ue000" && c <= "\\uf8ff")
+        .map(c => [c.codePointAt(0), fontFamily.split(",")[0]]);
+    })),
   };
 }"""
 STICKING_OUT = """() => {

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from importlib.metadata import version
 from urllib.parse import unquote, urlparse
 
+import matplotlib.pyplot as plt
 import pytest
 
 import chapters
@@ -141,6 +142,32 @@ def test_every_picture_has_its_size_and_every_figure_keeps_its_text(page):
             assert "<text" in figure
             assert "<metadata>" not in figure
             assert len(figure) < 200_000, image["src"]
+
+
+def test_dark_figures_keep_black_text_on_light_data_and_nowhere_else(tmp_path):
+    figure, (squares, plane) = plt.subplots(2)
+    squares.imshow([[1, 5]])
+    squares.text(1, 0, "on a square")
+    squares.set_title("above the squares")
+    plane.fill([0, 1, 0], [0, 0, 1], color="#fee838")
+    plane.add_patch(plt.Rectangle((2, 0), 1, 1, color="#00224e"))
+    plane.add_patch(plt.Rectangle((4, 0), 1, 1, color="white"))
+    plane.set(xlim=(0, 5), ylim=(0, 1))
+    for x, y, text in [(0.2, 0.2, "on yellow"), (0.8, 0.8, "beside yellow"),
+                       (2.2, 0.2, "on blue"), (4.2, 0.2, "on white")]:  # fmt: skip
+        plane.text(x, y, text)
+    path = tmp_path / "figure.svg"
+    with plt.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(path)
+    plt.close(figure)
+    theme_fixes.lighten_figure(path)
+    svg = path.read_text("utf-8")
+    black = re.findall(r"<text [^>]*fill: #000;[^>]*>([^<]+)", svg)
+    assert black == ["on a square", "on yellow"]
+    assert svg.count("prefers-color-scheme: dark") == 1
+    assert svg.count("font-family") == 1
+    theme_fixes.lighten_figure(path)
+    assert path.read_text("utf-8") == svg
 
 
 def test_build_status_tells_pages_packages_and_data():
