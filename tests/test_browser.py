@@ -138,8 +138,9 @@ def test_a_first_visit_and_the_next_are_light(visits):
         later = {browser.SITE / name for name in names}  # as the reader scrolls down
         assert sum(f.stat().st_size for f in asked | later) < 1_500_000, path
         if known:
-            assert sum(f.stat().st_size for f in asked - known) < 300_000, path
-            assert sum(map(packed, (asked | later) - known)) < 300_000, path
+            new = (asked | later) - known
+            assert sum(f.stat().st_size for f in new) < 300_000, path
+            assert sum(map(packed, new)) < 100_000, path
         known = asked
 
 

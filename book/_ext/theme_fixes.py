@@ -5,13 +5,17 @@ The built pages are read once more after the build. Each change is one line in
 """
 
 import base64
+import io
 import logging
 import re
 import shutil
 from functools import cache
+from itertools import pairwise
+from math import inf
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pydata_sphinx_theme
 from fontTools import subset
 from matplotlib.path import Path as Outline
@@ -79,6 +83,9 @@ CHANGES = [
     # -- a wide table scrolls, and so the keyboard must reach it
     (r'<div class="output text_html">(?=\s*<div>)',
      '<div class="output text_html" tabindex="0" role="group" aria-label="table">'),
+    # -- lighter: names, marks and spaces of code look like code without a span each
+    (r'<span class="[wnp]">([^<]*)</span>', r"\1"),
+    (r"<style scoped>.*?</style>\s*", ""),
     # -- long cells can be folded and start open
     (r'<details class="admonition hide above-input long">',
      '<details class="admonition hide above-input long" open>'),
@@ -161,12 +168,89 @@ def lighten_figure(path: Path) -> None:
         new = re.sub(r"\s*<metadata>.*?</metadata>", "", new, flags=re.S)
         places = r'(?<= d=")[^"]*|(?<= [xy]=")[^"]*|(?<=transform=")[^"]*'
         new = re.sub(places, lambda m: round_numbers(m[0]), new)
-        fonts = re.findall(r"font-family: [^;]*(?=; )", new)
-        if len(set(fonts)) == 1:
-            new = re.sub(r"font-family: [^;]*; ?", "", new)
-            new = new.replace("</style>", f"\ntext {{{fonts[0]}}}</style>", 1)
+        for part in ("font-family", "font-size"):
+            every = re.findall(rf"{part}: [^;\"]*(?=; )", new)
+            if every and len(every) == new.count("<text "):
+                usual = max(every, key=every.count)
+                new = new.replace(usual + "; ", "")
+                new = new.replace("</style>", f"\ntext {{{usual}}}</style>", 1)
         new = new.replace("</style>", DARK_FIGURE + "</style>", 1)
-        path.write_text(re.sub(r"\n *", "\n", new), "utf-8")
+        new = re.sub(r'(?<= d=")[^"]*', lambda m: straighten(m[0]), new)
+        new = re.sub(r'(?<=href="data:image/png;base64,)[^"]*', smaller_png, new)
+        new = re.sub(r"<!--.*?-->", "", new, flags=re.S)
+        new = new.replace('xlink:href="#', 'href="#').replace(
+            "; stroke-linecap: butt", ""
+        )
+        new = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", new)
+        new = re.sub(r'<g id="[^"]*"', "<g", re.sub(r"\n\s*", "\n", new))
+        alone = r"<g>\n(<(?:path|use) [^>]*/>|<text [^>]*>[^<]*</text>)\n</g>"
+        new = re.sub(alone, r"\1", new)
+        new = re.sub(r"(?:<(use|path) [^>]*/>\n)(?:<\1 [^>]*/>\n)+", share_style, new)
+        path.write_text(new, "utf-8")
+
+
+def share_style(marks: re.Match) -> str:
+    """State once the style, and what cuts them off, that many marks in a row have."""
+    shared, runs = re.compile(r'((?: clip-path="[^"]*")? style="[^"]*")'), []
+    for mark in marks[0].splitlines():
+        style = "".join(shared.findall(mark))
+        if not runs or runs[-1][0] != style:
+            runs.append((style, []))
+        runs[-1][1].append(mark)
+    lines = []
+    for style, run in runs:
+        if len(run) > 2 and style:
+            run = [f"<g{style}>", *(mark.replace(style, "") for mark in run), "</g>"]
+        lines += run
+    return "\n".join(lines) + "\n"
+
+
+def straighten(path: str) -> str:
+    """Leave out points of a polygon that lie on the line between their neighbours."""
+    points = re.findall(r"([ML]) (\S+) (\S+)", path)
+    end = path[-1:] if path[-1:] == "z" else ""
+    if (
+        len(points) < 40
+        or path != " ".join(map(" ".join, points)) + " z"[: 2 * len(end)]
+    ):
+        return path
+    kept, skipped = points[:1], []
+    for point, after in pairwise([*points[1:], ("M", "nan", "nan")]):
+        skipped.append(point)
+        if "M" in (point[0], after[0]) or off_line(kept[-1], after, skipped) > 0.015:
+            kept, skipped = [*kept, point], []
+    return " ".join(map(" ".join, kept)) + " z"[: 2 * len(end)]
+
+
+def off_line(first, last, between) -> float:
+    """Return how far points lie from the segment between two others."""
+    (a, b), (c, d) = ([float(n) for n in point[1:]] for point in (first, last))
+    length = ((c - a) ** 2 + (d - b) ** 2) ** 0.5
+    if not length:
+        return inf
+    found = [(float(x) - a, float(y) - b) for _, x, y in between]
+    along = [(x * (c - a) + y * (d - b)) / length for x, y in found]
+    if along != sorted(along) or along[0] < 0 or along[-1] > length:
+        return inf  # the line turns back
+    return max(abs(y * (c - a) - x * (d - b)) / length for x, y in found)
+
+
+def smaller_png(coded: re.Match) -> str:
+    """Write a picture of few colours with a palette, and every one as small as can be.
+
+    No pixel changes.
+    """
+    out = io.BytesIO()
+    with Image.open(io.BytesIO(base64.b64decode(coded[0]))) as picture:
+        pixels = np.asarray(picture.convert("RGBA"))
+    colours, place = np.unique(pixels.reshape(-1, 4), axis=0, return_inverse=True)
+    if len(colours) <= 256:
+        small = Image.fromarray(place.reshape(pixels.shape[:2]).astype("uint8"), "P")
+        small.putpalette(colours[:, :3].tobytes())
+        small.save(out, "png", optimize=True, transparency=colours[:, 3].tobytes())
+    else:
+        Image.fromarray(pixels).save(out, "png", optimize=True)
+    return min(coded[0], base64.b64encode(out.getvalue()).decode(), key=len)
 
 
 def keep_ink_on_colours(svg: str) -> str:
