@@ -186,6 +186,10 @@ def lighten_figure(path: Path) -> None:
         alone = r"<g>\n(<(?:path|use) [^>]*/>|<text [^>]*>[^<]*</text>)\n</g>"
         new = re.sub(alone, r"\1", new)
         new = re.sub(r"(?:<(use|path) [^>]*/>\n)(?:<\1 [^>]*/>\n)+", share_style, new)
+        for number, name in enumerate(
+            re.findall(r'(?<= id=")[mhp][0-9a-f]{10}(?=")', new)
+        ):
+            new = new.replace(name, f"{name[0]}{number}")
         path.write_text(new, "utf-8")
 
 
