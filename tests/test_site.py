@@ -1,5 +1,7 @@
 """The built site: complete, linked, labelled, and asking no other host for anything."""
 
+import base64
+import io
 import json
 import platform
 import re
@@ -9,7 +11,9 @@ from importlib.metadata import version
 from urllib.parse import unquote, urlparse
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+from PIL import Image
 
 import chapters
 import theme_fixes
@@ -168,6 +172,35 @@ def test_dark_figures_keep_black_text_on_light_data_and_nowhere_else(tmp_path):
     assert svg.count("font-family") == 1
     theme_fixes.lighten_figure(path)
     assert path.read_text("utf-8") == svg
+
+
+def test_a_lighter_outline_stays_where_it_was():
+    turn = np.linspace(0, 2 * np.pi, 2000)
+    circle = np.column_stack([100 * np.cos(turn), 100 * np.sin(turn)]).round(2)
+    edge = np.column_stack([np.arange(100, 161), np.zeros(61)])
+    drawn = [f"{x:g} {y:g}" for x, y in [*circle, *edge]]
+    old = "M " + " L ".join(drawn) + " z"
+    new = theme_fixes.straighten(old)
+    kept = np.array(re.findall(r"[ML] (\S+) (\S+)", new), dtype=float)
+    assert len(kept) < 500
+    assert tuple(kept[-1]) == (160, 0)
+    middles = (kept[:-1] + kept[1:]) / 2
+    assert np.abs(np.hypot(*middles[:-1].T) - 100).max() < 0.05
+    assert theme_fixes.straighten(new.replace("L", "C", 1)) == new.replace("L", "C", 1)
+
+
+@pytest.mark.parametrize("colours", [2, 5, 200, 400])
+def test_a_smaller_picture_has_the_same_pixels(colours):
+    rng = np.random.default_rng(colours)
+    palette = rng.integers(0, 256, (colours, 4), dtype="uint8")
+    pixels = palette[rng.integers(0, colours, (40, 30))]
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "png")
+    old = base64.b64encode(out.getvalue()).decode()
+    new = theme_fixes.smaller_png(re.fullmatch(".*", old))
+    assert len(new) <= len(old)
+    with Image.open(io.BytesIO(base64.b64decode(new))) as picture:
+        assert (np.asarray(picture.convert("RGBA")) == pixels).all()
 
 
 def test_build_status_tells_pages_packages_and_data():
