@@ -1,13 +1,17 @@
 """Every page in a browser: complete, quiet, light, and open to every reader."""
 
 import asyncio
+import base64
 import gzip
+import io
 import json
 import re
 from itertools import pairwise
 from urllib.parse import urlsplit
 
 import pytest
+from fontTools.ttLib import TTFont
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 import browser
@@ -79,6 +83,22 @@ def test_formulas_pictures_and_tables_are_complete(seen):
         assert facts["brokenPictures"] == []
 
 
+@pytest.fixture(scope="session")
+def shapes():
+    """The characters that the icon fonts in the style sheet have a shape for."""
+    sheet = browser.SITE / "_static" / "styles" / "pydata-sphinx-theme.css"
+    fonts = re.findall(r"url\(data:font/woff2;base64,([^)]+)\)", sheet.read_text())
+    packed = [TTFont(io.BytesIO(base64.b64decode(font))) for font in fonts]
+    return set().union(*(font.getBestCmap() or () for font in packed if "cmap" in font))
+
+
+def test_every_icon_has_its_shape(seen, shapes):
+    icons = {tuple(icon) for facts in (seen, seen["opened"]) for icon in facts["icons"]}
+    assert icons
+    assert {font for _, font in icons} == {'"Font Awesome 6 Free"'}
+    assert {hex(code) for code, _ in icons if code not in shapes} == set()
+
+
 def test_headings_are_in_order(seen):
     levels = seen["opened"]["headings"]
     assert levels.count(1) == 1
@@ -118,8 +138,9 @@ def test_a_first_visit_and_the_next_are_light(visits):
         later = {browser.SITE / name for name in names}  # as the reader scrolls down
         assert sum(f.stat().st_size for f in asked | later) < 1_500_000, path
         if known:
-            assert sum(f.stat().st_size for f in asked - known) < 300_000, path
-            assert sum(map(packed, (asked | later) - known)) < 300_000, path
+            new = (asked | later) - known
+            assert sum(f.stat().st_size for f in new) < 300_000, path
+            assert sum(map(packed, new)) < 100_000, path
         known = asked
 
 
@@ -218,6 +239,21 @@ def test_the_scheme_can_be_chosen_and_is_kept(page):
     kept = page.evaluate("document.documentElement.dataset.mode")
     page.goto(CHAPTER)
     assert page.evaluate("document.documentElement.dataset.mode") == kept
+
+
+def test_figures_follow_the_scheme_of_the_page_and_not_of_the_machine(page):
+    page.goto(CHAPTER)
+    figure = page.locator(".cell_output img[src$='.svg']").first
+    figure.scroll_into_view_if_needed()
+    paper = {}
+    for _ in range(3):
+        page.locator("button.theme-switch-button").first.click()
+        page.mouse.move(0, 0)
+        with Image.open(io.BytesIO(figure.screenshot())) as image:
+            theme = page.evaluate("document.documentElement.dataset.theme")
+            paper[theme] = image.convert("L").getpixel((12, image.height // 2))
+    assert paper["light"] == 255
+    assert paper["dark"] < 40
 
 
 def test_long_code_can_be_folded(page):

@@ -1,5 +1,7 @@
 """The built site: complete, linked, labelled, and asking no other host for anything."""
 
+import base64
+import io
 import json
 import platform
 import re
@@ -8,7 +10,10 @@ from html.parser import HTMLParser
 from importlib.metadata import version
 from urllib.parse import unquote, urlparse
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+from PIL import Image
 
 import chapters
 import theme_fixes
@@ -141,6 +146,61 @@ def test_every_picture_has_its_size_and_every_figure_keeps_its_text(page):
             assert "<text" in figure
             assert "<metadata>" not in figure
             assert len(figure) < 200_000, image["src"]
+
+
+def test_dark_figures_keep_black_text_on_light_data_and_nowhere_else(tmp_path):
+    figure, (squares, plane) = plt.subplots(2)
+    squares.imshow([[1, 5]])
+    squares.text(1, 0, "on a square")
+    squares.set_title("above the squares")
+    plane.fill([0, 1, 0], [0, 0, 1], color="#fee838")
+    plane.add_patch(plt.Rectangle((2, 0), 1, 1, color="#00224e"))
+    plane.add_patch(plt.Rectangle((4, 0), 1, 1, color="white"))
+    plane.set(xlim=(0, 5), ylim=(0, 1))
+    for x, y, text in [(0.2, 0.2, "on yellow"), (0.8, 0.8, "beside yellow"),
+                       (2.2, 0.2, "on blue"), (4.2, 0.2, "on white")]:  # fmt: skip
+        plane.text(x, y, text)
+    path = tmp_path / "figure.svg"
+    with plt.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(path)
+    plt.close(figure)
+    theme_fixes.lighten_figure(path)
+    svg = path.read_text("utf-8")
+    black = re.findall(r"<text [^>]*fill: #000;[^>]*>([^<]+)", svg)
+    assert black == ["on a square", "on yellow"]
+    assert svg.count("prefers-color-scheme: dark") == 1
+    assert svg.count("font-family") == 1
+    theme_fixes.lighten_figure(path)
+    assert path.read_text("utf-8") == svg
+
+
+def test_a_lighter_outline_stays_where_it_was():
+    turn = np.linspace(0, 2 * np.pi, 2000)
+    circle = np.column_stack([100 * np.cos(turn), 100 * np.sin(turn)]).round(2)
+    edge = np.column_stack([np.arange(100, 161), np.zeros(61)])
+    drawn = [f"{x:g} {y:g}" for x, y in [*circle, *edge]]
+    old = "M " + " L ".join(drawn) + " z"
+    new = theme_fixes.straighten(old)
+    kept = np.array(re.findall(r"[ML] (\S+) (\S+)", new), dtype=float)
+    assert len(kept) < 500
+    assert tuple(kept[-1]) == (160, 0)
+    middles = (kept[:-1] + kept[1:]) / 2
+    assert np.abs(np.hypot(*middles[:-1].T) - 100).max() < 0.05
+    assert theme_fixes.straighten(new.replace("L", "C", 1)) == new.replace("L", "C", 1)
+
+
+@pytest.mark.parametrize("colours", [2, 5, 200, 400])
+def test_a_smaller_picture_has_the_same_pixels(colours):
+    rng = np.random.default_rng(colours)
+    palette = rng.integers(0, 256, (colours, 4), dtype="uint8")
+    pixels = palette[rng.integers(0, colours, (40, 30))]
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "png")
+    old = base64.b64encode(out.getvalue()).decode()
+    new = theme_fixes.smaller_png(re.fullmatch(".*", old))
+    assert len(new) <= len(old)
+    with Image.open(io.BytesIO(base64.b64decode(new))) as picture:
+        assert (np.asarray(picture.convert("RGBA")) == pixels).all()
 
 
 def test_build_status_tells_pages_packages_and_data():

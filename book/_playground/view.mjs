@@ -254,7 +254,7 @@ function drawPlane() {
   const Y = (y) => 276 - ((y - bottom) / span) * 270;
   let svg = '<clipPath id="pg-box"><rect x="46" y="6" width="270" height="270"/></clipPath>' +
     path([[46, Y(0)], [316, Y(0)]], "pg-axis") + label(181, 310, `factor ${a + 1}`);
-  for (const t of ticks(left, left + span)) svg += label(X(t), 293, fixed(t, 1));
+  for (const t of ticks(left, left + span)) svg += label(Math.min(X(t), 306), 293, fixed(t, 1));
   if (!line) {
     svg += path([[X(0), 6], [X(0), 276]], "pg-axis") +
       label(-141, 12, `factor ${b + 1}`, "middle", ' transform="rotate(-90)"');
