@@ -46,8 +46,8 @@ for split in (splits.random_split, splits.user_last_split, splits.global_time_sp
     print(split.__name__, hashlib.sha256(str(test.index.tolist()).encode()).hexdigest())
 models = {"popular": baselines.MostPopular()}
 for engine in ("numpy", "numba"):
-    models[f"explicit {engine}"] = ExplicitALS(n_factors=4, seed=1, engine=engine)
-    models[f"implicit {engine}"] = ImplicitALS(n_factors=4, seed=1, engine=engine)
+    models[f"explicit {engine}"] = ExplicitALS(n_factors=4, random_state=1, engine=engine)
+    models[f"implicit {engine}"] = ImplicitALS(n_factors=4, random_state=1, engine=engine)
 matrix, _, _ = datasets.ratings_matrix(train, *ids)
 for name, model in models.items():
     model.fit(matrix)
