@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from importlib.metadata import metadata
 
 import pytest
@@ -46,8 +47,9 @@ for split in (splits.random_split, splits.user_last_split, splits.global_time_sp
     print(split.__name__, hashlib.sha256(str(test.index.tolist()).encode()).hexdigest())
 models = {"popular": baselines.MostPopular()}
 for engine in ("numpy", "numba"):
-    models[f"explicit {engine}"] = ExplicitALS(n_factors=4, random_state=1, engine=engine)
-    models[f"implicit {engine}"] = ImplicitALS(n_factors=4, random_state=1, engine=engine)
+    options = {"n_factors": 4, "random_state": 1, "engine": engine}
+    models[f"explicit {engine}"] = ExplicitALS(**options)
+    models[f"implicit {engine}"] = ImplicitALS(**options)
 matrix, _, _ = datasets.ratings_matrix(train, *ids)
 for name, model in models.items():
     model.fit(matrix)
@@ -155,58 +157,46 @@ def test_every_file_that_names_the_versions_names_the_same():
 # -- one at a time ---------------------------------------------------------------------
 
 
-def locked(lock, *command):
-    """Run a command with Makefile's program while it holds a lock."""
-    return subprocess.Popen(
-        [sys.executable, alone.__file__, str(lock), *command],
+@contextmanager
+def locked(lock, code):
+    """Run Python code with the Makefile's program while it holds a lock."""
+    with subprocess.Popen(
+        [sys.executable, alone.__file__, str(lock), sys.executable, "-c", code],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-
-
-def waits_for(lock, folder):
-    """Start a holder that only a signal ends; give it once it holds the lock."""
-    there = folder / "there"
-    code = (
-        "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(99)"
-    )
-    holder = locked(lock, sys.executable, "-c", code, str(there))
-    while not there.exists():
-        assert holder.poll() is None, holder.stderr.read()
-        time.sleep(0.02)
-    return holder
+    ) as process:
+        yield process
+        process.kill()
 
 
 @needs_locks
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_second_waits_for_the_first_says_so_and_outlives_it(end, tmp_path):
     lock = tmp_path / "ü b" / "lock"
-    command = (sys.executable, "-c", "print('done')")
-    with waits_for(lock, tmp_path) as holder, locked(lock, *command) as second:
-        said = second.stderr.readline()
-        assert said.startswith(f"Another process works in {lock.parent}; this one wait")
-        assert second.poll() is None
-        holder.send_signal(end)
-        out, _ = second.communicate(timeout=30)
+    forever = "import time; print('held', flush=True); time.sleep(99)"
+    with locked(lock, forever) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with locked(lock, "print('done')") as second:
+            said = second.stderr.readline()
+            holder.send_signal(end)
+            out, _ = second.communicate(timeout=30)
+    assert said.startswith(f"Another process works in {lock.parent}; this one waits")
     assert (second.returncode, out) == (0, "done\n")
 
 
 @needs_locks
 def test_readers_share_and_a_writer_waits_for_them(tmp_path):
     lock = tmp_path / "lock"
-    first, second = (alone.hold(lock, shared=True) for _ in range(2))
-    with locked(lock, sys.executable, "-c", "print('written')") as writer:
-        assert "waits" in writer.stderr.readline()
-        first.close()
-        assert writer.poll() is None
-        second.close()
-        assert writer.communicate(timeout=30)[0] == "written\n"
+    with alone.hold(lock, shared=True), lock.open("ab") as other:
+        alone.fcntl.flock(other, alone.fcntl.LOCK_SH | alone.fcntl.LOCK_NB)
+        with pytest.raises(BlockingIOError):
+            alone.fcntl.flock(other, alone.fcntl.LOCK_EX | alone.fcntl.LOCK_NB)
 
 
 @needs_locks
 def test_a_held_lock_passes_on_the_status_of_its_command(tmp_path):
-    with locked(tmp_path / "lock", sys.executable, "-c", "exit(3)") as run:
+    with locked(tmp_path / "lock", "raise SystemExit(3)") as run:
         run.communicate(timeout=30)
     assert run.returncode == 3
 
@@ -218,7 +208,9 @@ FAKE = """#!/bin/sh
 case "$*" in
   *alone.py*) exec {python} "$@" ;;
   *"-m venv"*) mkdir -p venv/bin && cp "$0" venv/bin/python ;;
-  *"-m pip"*) echo pip >> log; touch venv/half; sleep $SLOW; mv venv/half venv/whole ;;
+  *"-m pip"*) echo pip >> log
+    test -e venv/half && exit 0  # as pip: what is there counts as installed
+    touch venv/half; sleep $SLOW; mv venv/half venv/whole ;;
 esac
 """
 
