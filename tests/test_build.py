@@ -13,6 +13,7 @@ import pytest
 
 import alone
 import chapters
+import execution
 import pdf
 
 needs_locks = pytest.mark.skipif(alone.fcntl is None, reason="no locks on Windows")
@@ -364,12 +365,24 @@ def test_a_full_disk_is_named_and_the_next_build_is_whole(book):
     assert "answer 41" in shown(book)
 
 
+def test_a_text_that_arrives_in_pieces_is_shown_in_one():
+    def stream(text, name="stdout"):
+        return nbformat.v4.new_output("stream", text=text, name=name)
+
+    picture = nbformat.v4.new_output("display_data", {"text/plain": "a picture"})
+    pieces = [stream("bias:"), stream(" 0.39\n"), stream("!\n", "stderr"), picture]
+    cell = nbformat.v4.new_code_cell(outputs=[*pieces, stream("after\n")])
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(), cell])
+    execution.join_streams(notebook)
+    whole = [stream("bias: 0.39\n"), stream("!\n", "stderr"), picture]
+    assert cell.outputs == [*whole, stream("after\n")]
+
+
 def test_the_same_sources_give_the_same_bytes(book):
     addressed(book, "https://github.com/some/course", "https://some.example/als")
     (book / "book" / "lesson.md").write_text(LESSON + PICTURE, "utf-8")
 
     def built(**environment):
-        shutil.rmtree(book / "_build", ignore_errors=True)
         result = build(book, **environment)
         assert result.returncode == 0, result.stdout + result.stderr
         site = book / "_build" / "html"
@@ -380,6 +393,9 @@ def test_the_same_sources_give_the_same_bytes(book):
         }
 
     first = built(PYTHONHASHSEED="0", TZ="Asia/Kolkata")
+    (book / "book" / "tiny.md").touch()
+    assert built() == first, "written once more, over what is there"
+    shutil.rmtree(book / "_build")
     second = built(PYTHONHASHSEED="1", TZ="Pacific/Auckland")
     assert first.keys() == second.keys()
     assert any(name.endswith(".svg") for name in first)

@@ -105,11 +105,30 @@ def run_stale(app, env, docnames) -> None:
         for page, notebook, result in zip(stale, notebooks, results, strict=True):
             if result.err is None:
                 LOGGER.info(f"{Path(page.uri).name}: executed in {result.time:.1f} s")
+                join_streams(notebook)
                 seconds = {"execution_seconds": result.time}
                 bundle = CacheBundleIn(notebook, page.uri, data=seconds)
                 cache.cache_notebook_bundle(
                     bundle, check_validity=False, overwrite=True
                 )
+
+
+def join_streams(notebook) -> None:
+    """Join the pieces in which a busy kernel may send one text.
+
+    Between two of them myst-nb would begin a new line on the page.
+    """
+    for cell in notebook.cells:
+        joined = []
+        for output in cell.get("outputs", []):
+            last = joined[-1] if joined else {}
+            streams = output.output_type == last.get("output_type") == "stream"
+            if streams and output.name == last.name:
+                last.text += output.text
+            else:
+                joined.append(output)
+        if "outputs" in cell:
+            cell.outputs = joined
 
 
 def setup(app):
