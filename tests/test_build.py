@@ -285,6 +285,12 @@ plots.use_course_style()
 plt.plot([40, answer.ANSWER]);
 ```
 """
+TERMS = """
+```{glossary}
+sweep
+  Both half-steps, once.
+```
+"""
 WAIT = """
 ```{code-cell} ipython3
 import pathlib, time
@@ -380,7 +386,7 @@ def test_a_text_that_arrives_in_pieces_is_shown_in_one():
 
 def test_the_same_sources_give_the_same_bytes(book):
     addressed(book, "https://github.com/some/course", "https://some.example/als")
-    (book / "book" / "lesson.md").write_text(LESSON + PICTURE, "utf-8")
+    (book / "book" / "lesson.md").write_text(LESSON + PICTURE + TERMS, "utf-8")
 
     def built(**environment):
         result = build(book, **environment)

@@ -58,11 +58,14 @@ def why_unwritten(app, error) -> str | None:
         if isinstance(error, OperationalError):
             return f"{app.config.nb_execution_cache_path}: {error.orig}"
         if isinstance(error, OSError):
-            return f"{error.filename or app.outdir}: {error.strerror}"
+            break
         error = error.__cause__
-    for warned in app.unwritten.errors:
-        return f"{warned.filename or app.outdir}: {warned.strerror}"
-    return None
+    error = error or next(iter(app.unwritten.errors), None)
+    if error is None:
+        return None
+    # of a copy, the second name is that of what is written
+    place = error.filename2 or error.filename or app.outdir
+    return f"{place}: {error.strerror}"
 
 
 def end(app, error) -> None:
