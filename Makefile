@@ -6,9 +6,16 @@ SITE := _build/html/index.html
 PDF := _build/pdf/als-course.pdf
 SITE_TESTS := tests/test_site.py tests/test_downloads.py tests/test_browser.py tests/test_playground.py
 
+ALONE := $(PYTHON) book/_ext/alone.py
+
 # Chapters run in book/, so a relative folder named here must not depend on where one stands.
+# Only its first word is looked at, because a path may have spaces in it.
+absolute = $(if $(filter /% ~%,$(firstword $(1))),$(1),$(CURDIR)/$(1))
 ifdef ALS_COURSE_DATA
-override ALS_COURSE_DATA := $(abspath $(ALS_COURSE_DATA))
+override ALS_COURSE_DATA := $(call absolute,$(ALS_COURSE_DATA))
+endif
+ifdef ALS_COURSE_CACHE
+override ALS_COURSE_CACHE := $(call absolute,$(ALS_COURSE_CACHE))
 endif
 export
 
@@ -18,10 +25,18 @@ export
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13
 
+# The set-up asks again once it is alone: another may have done it in the meantime.
 $(VENV)/installed: requirements.txt
+ifndef IS_ALONE
+	@$(ALONE) requirements.txt $(MAKE) --no-print-directory IS_ALONE=1 $@
+else
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+	@# pip takes what was cut off for installed: begin anew
+	test ! -e $(VENV)/unfinished || rm -r $(VENV)
 	$(PYTHON) -m venv $(VENV)
+	touch $(VENV)/unfinished
 	$(BIN)/python -m pip install --quiet -r requirements.txt
+	rm $(VENV)/unfinished
 	mkdir -p $(VENV)/share/jupyter/lab/settings
 	cp .binder/overrides.json $(VENV)/share/jupyter/lab/settings
 	cd book && ../$(BIN)/python -m als_course.datasets
@@ -29,10 +44,11 @@ $(VENV)/installed: requirements.txt
 	@# npm has newer rules for accessibility than the package index; without npm those do
 	if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --prefix $(VENV) axe-core@4.14.1 || echo "npm could not fetch axe; the one installed by pip is used"; fi
 	touch $@
+endif
 
 book: $(VENV)/installed  ## build the site and print where it is
 	$(BIN)/jupyter-book build -W -n --keep-going .
-	@echo "The site is at file://$(abspath $(SITE))"
+	@$(BIN)/python -c 'import pathlib; print("The site is at", pathlib.Path("$(SITE)").resolve().as_uri())'
 
 pdf: $(VENV)/installed  ## print the whole book, which needs Chromium
 	$(BIN)/jupyter-book build -W -n --keep-going --builder singlehtml .
@@ -60,14 +76,14 @@ outputs: $(VENV)/installed  ## write the stored outputs anew; read the diff befo
 	$(BIN)/python tests/chapters.py
 
 classroom: $(VENV)/installed  ## make a class's notebooks, answer key and points
-	$(BIN)/python -m classroom make
+	$(ALONE) _build/.classroom-lock $(BIN)/python -m classroom make
 
 grade: $(VENV)/installed  ## mark a folder of notebooks: make grade SUBMISSIONS=folder
 	@test -n "$(SUBMISSIONS)" || { echo "Name the folder: make grade SUBMISSIONS=folder"; exit 2; }
-	$(BIN)/python -m classroom grade $(if $(LIMIT),--limit $(LIMIT)) "$(SUBMISSIONS)"
+	$(ALONE) _build/.classroom-lock $(BIN)/python -m classroom grade $(if $(LIMIT),--limit $(LIMIT)) "$(SUBMISSIONS)"
 
 offline-kit: book classroom  ## pack all that a room without a network needs into one folder
-	$(BIN)/python -m classroom kit
+	$(ALONE) _build/.lock $(BIN)/python -m classroom kit
 
 bench: $(VENV)/installed  ## time ALS beside NumPy, implicit, cmfrec and Spark; five minutes of a quiet machine
 	$(BIN)/python -m pip install --quiet -r tests/benchmarks/requirements.txt

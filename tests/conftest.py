@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+SITE_TESTS = {f"test_{n}.py" for n in ("site", "downloads", "browser", "playground")}
 BESIDE = ROOT.parent / "shared" / "data"
 
 if BESIDE.is_dir():
@@ -18,6 +19,19 @@ def movielens():
     from als_course import datasets
 
     return datasets.fetch_movielens_100k()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _site_at_rest(request):
+    """While the tests of the site run, no build writes into it."""
+    import alone
+
+    names = {item.path.name for item in request.session.items}
+    if names & SITE_TESTS:
+        with alone.hold(ROOT / "_build" / ".lock", shared=True):
+            yield
+    else:
+        yield
 
 
 @pytest.hookimpl(trylast=True)

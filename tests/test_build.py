@@ -3,14 +3,20 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import nbformat
 import pytest
 
+import alone
 import chapters
+import execution
 import pdf
+
+needs_locks = pytest.mark.skipif(alone.fcntl is None, reason="no locks on Windows")
 
 PAGE = """---
 jupytext:
@@ -32,21 +38,25 @@ print(f"answer {answer.ANSWER}")
 
 @pytest.fixture
 def book(tmp_path):
-    """A book of one page, with this project's settings and extensions."""
+    """A book of one page, with this project's settings and extensions.
+
+    Its folder has a name that programs stumble over.
+    """
+    folder = tmp_path / "Kurs für ALS é"
     ignore = shutil.ignore_patterns("*.md", "__pycache__", "*.ipynb")
-    shutil.copytree(chapters.BOOK, tmp_path / "book", ignore=ignore)
+    shutil.copytree(chapters.BOOK, folder / "book", ignore=ignore)
     for name in ("_config.yml", "requirements.txt"):
-        shutil.copy(chapters.ROOT / name, tmp_path)
-    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/tiny\n", "utf-8")
-    (tmp_path / "book" / "tiny.md").write_text(PAGE, "utf-8")
-    (tmp_path / "book" / "als_course" / "answer.py").write_text("ANSWER = 41\n")
-    return tmp_path
+        shutil.copy(chapters.ROOT / name, folder)
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: book/tiny\n", "utf-8")
+    (folder / "book" / "tiny.md").write_text(PAGE, "utf-8")
+    (folder / "book" / "als_course" / "answer.py").write_text("ANSWER = 41\n")
+    return folder
 
 
-def build(book, *options, **environment):
-    """Build the site as `make book` does."""
-    command = "from jupyter_book.cli.main import main; main()"
-    return subprocess.run(
+def start(book, *options, before="", **environment):
+    """Begin to build the site as `make book` does."""
+    command = before + "from jupyter_book.cli.main import main; main()"
+    return subprocess.Popen(
         [
             sys.executable,
             "-c",
@@ -59,10 +69,19 @@ def build(book, *options, **environment):
             ".",
         ],
         cwd=book,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         env=os.environ | environment,
+        start_new_session=True,
     )
+
+
+def build(book, *options, before="", **environment):
+    """Build the site as `make book` does."""
+    with start(book, *options, before=before, **environment) as run:
+        out, err = run.communicate()
+    return subprocess.CompletedProcess(run.args, run.returncode, out, err)
 
 
 def shown(book):
@@ -253,3 +272,137 @@ def test_a_warning_fails_the_build_and_says_where(book, good, bad, named):
     said = result.stdout + result.stderr
     assert "tiny.md" in said
     assert named in said
+
+
+# -- interrupted, in company, and again ------------------------------------------------
+
+PICTURE = """
+```{code-cell} ipython3
+import matplotlib.pyplot as plt
+from als_course import plots
+
+plots.use_course_style()
+plt.plot([40, answer.ANSWER]);
+```
+"""
+TERMS = """
+```{glossary}
+sweep
+  Both half-steps, once.
+```
+"""
+WAIT = """
+```{code-cell} ipython3
+import pathlib, time
+
+with open("runs.txt", "a") as file:
+    file.write("run\\n")
+while not pathlib.Path("go.txt").exists():
+    time.sleep(0.1)
+```
+"""
+
+
+def until_it_runs(book, process):
+    """Wait until the page that waits is being executed."""
+    while not (book / "book" / "runs.txt").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+
+
+@needs_locks
+def test_a_build_that_was_killed_is_finished_by_the_next(book):
+    (book / "book" / "tiny.md").write_text(PAGE + PICTURE + WAIT, "utf-8")
+    with start(book) as first:
+        until_it_runs(book, first)
+        os.killpg(first.pid, signal.SIGKILL)
+    (book / "book" / "go.txt").touch()
+    second = build(book)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "The last build was cut off" in second.stdout
+    whole = shown(book)
+    assert "answer 41" in whole
+
+    # Later cuts: a page, a picture and a stored run of which one half was written.
+    made = book / "_build"
+    [run] = made.glob(".jupyter_cache/*/executed/*/base.ipynb")
+    [picture] = made.glob("jupyter_execute/*.svg")
+    for path in (made / "html" / "book" / "tiny.html", picture, run):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (made / ".html-unfinished").touch()
+    half = picture.read_bytes()
+    third = build(book)
+    assert third.returncode == 0, third.stdout + third.stderr
+    assert shown(book) == whole
+    assert len(picture.read_bytes()) > len(half)
+    assert not (made / ".html-unfinished").exists()
+
+
+@needs_locks
+def test_two_builds_at_once_take_turns_and_both_succeed(book):
+    (book / "book" / "tiny.md").write_text(PAGE + WAIT, "utf-8")
+    with start(book) as first:
+        until_it_runs(book, first)
+        with start(book) as second:
+            said = ""
+            while "Another process works in" not in said:
+                said = second.stderr.readline()
+                assert said, "it neither waits nor says so"
+            (book / "book" / "go.txt").touch()
+            ended = [run.communicate() for run in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), ended
+    assert (book / "book" / "runs.txt").read_text() == "run\n"
+    assert "answer 41" in shown(book)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no such limit here")
+def test_a_full_disk_is_named_and_the_next_build_is_whole(book):
+    """The system refuses every file of more than 20 kB, as a full disk does."""
+    full = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
+    )
+    first = build(book, before=full)
+    assert first.returncode != 0
+    said = first.stdout + first.stderr
+    assert re.search(r"Cannot write .*_build.*Make room there", said), said[-3000:]
+    second = build(book)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "answer 41" in shown(book)
+
+
+def test_a_text_that_arrives_in_pieces_is_shown_in_one():
+    def stream(text, name="stdout"):
+        return nbformat.v4.new_output("stream", text=text, name=name)
+
+    picture = nbformat.v4.new_output("display_data", {"text/plain": "a picture"})
+    pieces = [stream("bias:"), stream(" 0.39\n"), stream("!\n", "stderr"), picture]
+    cell = nbformat.v4.new_code_cell(outputs=[*pieces, stream("after\n")])
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(), cell])
+    execution.join_streams(notebook)
+    whole = [stream("bias: 0.39\n"), stream("!\n", "stderr"), picture]
+    assert cell.outputs == [*whole, stream("after\n")]
+
+
+def test_the_same_sources_give_the_same_bytes(book):
+    addressed(book, "https://github.com/some/course", "https://some.example/als")
+    (book / "book" / "lesson.md").write_text(LESSON + PICTURE + TERMS, "utf-8")
+
+    def built(**environment):
+        result = build(book, **environment)
+        assert result.returncode == 0, result.stdout + result.stderr
+        site = book / "_build" / "html"
+        return {
+            path.relative_to(site).as_posix(): path.read_bytes()
+            for path in site.rglob("*")
+            if path.is_file()
+        }
+
+    first = built(PYTHONHASHSEED="0", TZ="Asia/Kolkata")
+    (book / "book" / "tiny.md").touch()
+    assert built() == first, "written once more, over what is there"
+    shutil.rmtree(book / "_build")
+    second = built(PYTHONHASHSEED="1", TZ="Pacific/Auckland")
+    assert first.keys() == second.keys()
+    assert any(name.endswith(".svg") for name in first)
+    assert [name for name in first if first[name] != second[name]] == []

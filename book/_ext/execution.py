@@ -12,13 +12,16 @@ for myst-nb, which runs it again and reports its traceback.
 import hashlib
 import os
 import platform
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import distributions
 from pathlib import Path
 
+import nbformat
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
+from jupyter_cache.cache.db import NbCacheRecord
 from jupyter_cache.executors.utils import single_nb_execution
 from myst_nb.core.read import is_myst_markdown_notebook
 from sphinx.util import logging
@@ -54,7 +57,30 @@ def digest() -> str:
 def name_cache(app, config) -> None:
     """Point myst-nb at the cache that belongs to the present state."""
     cache = ROOT / "_build" / ".jupyter_cache" / digest()
+    forget_half_stored(cache)
     config.nb_execution_cache_path = str(cache)
+
+
+def forget_half_stored(folder: Path) -> None:
+    """Forget the runs that a kill or a full disk cut off while they were stored.
+
+    jupyter-cache writes a record first and its notebook then, and believes the record.
+    """
+    if not folder.exists():
+        return
+    version = folder / "__version__.txt"  # written last when the folder is made
+    if not (version.exists() and version.read_text("utf-8")):
+        shutil.rmtree(folder)
+        return
+    cache = get_cache(folder)
+    for record in cache.list_cache_records():
+        stored = folder / "executed" / record.hashkey / "base.ipynb"
+        try:
+            nbformat.read(stored, nbformat.NO_CONVERT)
+        except (OSError, ValueError):
+            LOGGER.info(f"{Path(record.uri).name}: half stored, executed anew")
+            shutil.rmtree(stored.parent, ignore_errors=True)
+            NbCacheRecord.remove_record(record.pk, cache.db)
 
 
 def run_stale(app, env, docnames) -> None:
@@ -79,11 +105,30 @@ def run_stale(app, env, docnames) -> None:
         for page, notebook, result in zip(stale, notebooks, results, strict=True):
             if result.err is None:
                 LOGGER.info(f"{Path(page.uri).name}: executed in {result.time:.1f} s")
+                join_streams(notebook)
                 seconds = {"execution_seconds": result.time}
                 bundle = CacheBundleIn(notebook, page.uri, data=seconds)
                 cache.cache_notebook_bundle(
                     bundle, check_validity=False, overwrite=True
                 )
+
+
+def join_streams(notebook) -> None:
+    """Join the pieces in which a busy kernel may send one text.
+
+    Between two of them myst-nb would begin a new line on the page.
+    """
+    for cell in notebook.cells:
+        joined = []
+        for output in cell.get("outputs", []):
+            last = joined[-1] if joined else {}
+            streams = output.output_type == last.get("output_type") == "stream"
+            if streams and output.name == last.name:
+                last.text += output.text
+            else:
+                joined.append(output)
+        if "outputs" in cell:
+            cell.outputs = joined
 
 
 def setup(app):

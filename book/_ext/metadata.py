@@ -140,10 +140,21 @@ def quote(text: str) -> str:
     return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
 
 
+def list_all_pages(app, error) -> None:
+    """Let the sitemap name every page, also those that an earlier build wrote."""
+    if error or not site(app.config) or app.builder.name != "html":
+        return
+    while not app.sitemap_links.empty():
+        app.sitemap_links.get()
+    for page in sorted(app.env.found_docs):
+        app.sitemap_links.put((f"{page}.html", None))
+
+
 def setup(app):
     """Connect to Sphinx."""
     app.setup_extension("sphinxext.opengraph")
     app.connect("config-inited", add_extensions)
     app.connect("html-page-context", describe, priority=400)
     app.connect("html-page-context", mend, priority=700)
+    app.connect("build-finished", list_all_pages, priority=400)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -84,6 +84,15 @@ def complete(app, pagename, templatename, context, doctree) -> None:
         context["body"] = you_are_here(app, pagename) + context["body"] + cards
 
 
+def with_terms(app, env, added, changed, removed) -> list[str]:
+    """List the pages that define terms, to be written at every build.
+
+    The index of the search keeps the terms of the pages that a build writes, no others.
+    """
+    pages = {page for page, _ in env.get_domain("std")._terms.values()}
+    return sorted(pages & env.found_docs)
+
+
 class FoldLongCells(SphinxPostTransform):
     """Let readers fold the code of long cells; it starts unfolded."""
 
@@ -111,5 +120,6 @@ class FoldLongCells(SphinxPostTransform):
 def setup(app):
     """Connect to Sphinx."""
     app.add_post_transform(FoldLongCells)
+    app.connect("env-get-outdated", with_terms)
     app.connect("html-page-context", complete, priority=600)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
