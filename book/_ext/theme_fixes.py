@@ -142,6 +142,7 @@ def image_size(path: Path) -> tuple[int, int]:
 DARK_FIGURE = """
 @media (prefers-color-scheme: dark) {
 text {fill: #e0e0e0}
+text[style*="--edge"] {stroke: #121212; stroke-width: 3px; paint-order: stroke}
 [style*="fill: #ffffff"]:not(text) {fill: #121212 !important}
 [style*="stroke: #ffffff"] {stroke: #121212 !important}
 [style*="fill: #000000"] {fill: #e0e0e0 !important}
@@ -260,27 +261,36 @@ def smaller_png(coded: re.Match) -> str:
 
 
 def keep_ink_on_colours(svg: str) -> str:
-    """Say of a text without a colour that it is black, where data lies beneath it."""
+    """Say of a text without a colour that it is black, where data lies beneath it.
+
+    On the stripes of a contour plot, which marks may cover, it gets an edge instead.
+    """
     name = "{http://www.w3.org/2000/svg}"
-    coloured, figure = [], ElementTree.fromstring(svg)
+    coloured, striped, figure = [], [], ElementTree.fromstring(svg)
     for part in figure.iter(name + "g"):
         kind = part.get("id", "").partition("_")[0]
         inside = {g.get("id", "").partition("_")[0] for g in part.iter(name + "g")}
         if kind == "axes":
             if "QuadMesh" in inside or part.find(f".//{name}image") is not None:
                 coloured.append(outline(next(part.iter(name + "path"))))
-        elif kind in ("patch", "FillBetweenPolyCollection", "PolyCollection"):
-            shape = next(part.iter(name + "path"))
-            fill = re.search(r"fill: (#\w+)", shape.get("style", ""))
-            if fill and fill[1] not in PAPER and luminance(fill[1]) > 0.18:
-                coloured.append(outline(shape))
+        elif kind == "QuadContourSet":
+            striped += [outline(shape) for shape in part.iter(name + "path")]
+        elif kind in ("patch", "FillBetweenPolyCollection"):
+            for shape in part.iter(name + "path"):
+                fill = re.search(r"fill: (#\w+)", shape.get("style", ""))
+                if fill and fill[1] not in PAPER and luminance(fill[1]) > 0.18:
+                    coloured.append(outline(shape))
     texts = iter(figure.iter(name + "text"))
 
     def inked(tag: re.Match) -> str:
         text = next(texts)
         at = float(text.get("x", "nan")), float(text.get("y", "nan"))
-        on = any(shape.contains_point(at) for shape in coloured)
-        return tag[0] + ("fill: #000; " if on and " fill:" not in tag[1] else "")
+        if " fill:" in tag[1]:
+            return tag[0]
+        if any(shape.contains_point(at) for shape in coloured):
+            return tag[0] + "fill: #000; "
+        on_stripes = any(shape.contains_point(at) for shape in striped)
+        return tag[0] + ("--edge: 1; " if on_stripes else "")
 
     return re.sub(r'<text style="(?=([^"]*)")', inked, svg)
 
