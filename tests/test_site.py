@@ -159,7 +159,8 @@ def test_dark_figures_keep_black_text_on_light_data_and_nowhere_else(tmp_path):
     plane.contourf([6, 7], [0, 1], [[0, 1], [0, 1]])
     plane.set(xlim=(0, 8), ylim=(0, 1))
     for x, y, text in [(0.2, 0.2, "on yellow"), (0.8, 0.8, "beside yellow"),
-                       (2.2, 0.2, "on blue"), (4.2, 0.2, "on white"), (6.3, 0.5, "on stripes")]:  # fmt: skip
+                       (2.2, 0.2, "on blue"), (4.2, 0.2, "on white"),
+                       (6.35, 0.5, "on stripes")]:  # fmt: skip
         plane.text(x, y, text)
     path = tmp_path / "figure.svg"
     with plt.rc_context({"svg.fonttype": "none"}):
