@@ -297,7 +297,8 @@ import pathlib, time
 
 with open("runs.txt", "a") as file:
     file.write("run\\n")
-while not pathlib.Path("go.txt").exists():
+end = time.monotonic() + 60
+while not pathlib.Path("go.txt").exists() and time.monotonic() < end:
     time.sleep(0.1)
 ```
 """

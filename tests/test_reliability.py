@@ -206,7 +206,7 @@ def test_a_held_lock_passes_on_the_status_of_its_command(tmp_path):
 FAKE = """#!/bin/sh
 # Stands in for Python: makes an environment of files, slowly, and no package.
 case "$*" in
-  *alone.py*) exec {python} "$@" ;;
+  *alone.py*) exec '{python}' "$@" ;;
   *"-m venv"*) mkdir -p venv/bin && cp "$0" venv/bin/python ;;
   *"-m pip"*) echo pip >> log
     test -e venv/half && exit 0  # as pip: what is there counts as installed
