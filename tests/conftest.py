@@ -8,9 +8,22 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SITE_TESTS = {f"test_{n}.py" for n in ("site", "downloads", "browser", "playground")}
 BESIDE = ROOT.parent / "shared" / "data"
+# Where files are shared among processes, the longest go first, or one waits at the end.
+LONG = ("exercises", "cluster", "classroom", "build", "train_als", "spark")
 
 if BESIDE.is_dir():
     os.environ.setdefault("ALS_COURSE_DATA", str(BESIDE))
+
+
+def pytest_configure(config):
+    """Keep pytest-xdist from putting the files with the fewest tests last."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with what takes long: some tests, and the stored pages of Spark."""
+    names = {item: item.path.stem.removeprefix("test_") for item in items}
+    items.sort(key=lambda item: not names[item].startswith(LONG))
 
 
 @pytest.fixture(scope="session")
