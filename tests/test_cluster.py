@@ -48,6 +48,12 @@ OPTIONS = [
 ]  # fmt: skip
 # Java's second compiler would cost more than it saves in a program so short.
 QUICK_JAVA = "-XX:TieredStopAtLevel=1"
+# A shell lets what it starts in the background ignore interrupts.
+INTERRUPTIBLE = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 QUICK = {
     "spark.sql.shuffle.partitions": "4",
     "spark.driver.extraJavaOptions": QUICK_JAVA,
@@ -186,17 +192,23 @@ def test_a_failing_program_and_an_error_leave_nothing(processes, tmp_path):
 def test_an_interrupted_cluster_leaves_nothing(processes, tmp_path, number):
     sleep = tmp_path / "sleep.py"
     sleep.write_text("import time\nprint('asleep', flush=True)\ntime.sleep(600)\n")
-    command = [sys.executable, str(CLUSTER), "--workers", "1", "--", str(sleep), "--x"]
+    command = [str(CLUSTER), "--workers", "1", "--", str(sleep), "--x"]
     environment = os.environ | {"TMPDIR": str(tmp_path)}  # logs stay after a failure
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", INTERRUPTIBLE, *command],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     ) as program:
         for line in program.stdout:
             if line.startswith("asleep"):
                 break
-        assert len(processes()) >= 4, "a cluster, a driver and our program should run"
-        program.send_signal(number)
-        assert program.wait(timeout=60) != 0
+        try:
+            assert len(processes()) >= 4, "a cluster, a driver and our program"
+            program.send_signal(number)
+            assert program.wait(timeout=60) != 0
+        finally:
+            program.terminate()
 
 
 def test_a_cluster_that_cannot_start_says_why(processes, tmp_path, monkeypatch):
