@@ -72,6 +72,19 @@ STICKING_OUT = """() => {
     .filter(e => e.getBoundingClientRect().right > room + 1)
     .map(e => e.outerHTML.slice(0, 120)).slice(-3).concat("wider than " + room);
 }"""
+CUT_UP = """() => {
+  const lines = e => {
+    const range = document.createRange();
+    range.selectNodeContents(e);
+    return new Set([...range.getClientRects()].map(r => Math.round(r.top))).size;
+  };
+  const numbers = [...document.querySelectorAll("main table.dataframe :is(td, th)")]
+    .filter(e => /^[\\w.,%]+$/.test(e.textContent) && lines(e) > 1);
+  const codes = [...document.querySelectorAll("main .admonition :is(p, li) code")]
+    .filter(e => e.getBoundingClientRect().right
+                 > e.closest(".admonition").getBoundingClientRect().right + 1);
+  return [...numbers, ...codes].map(e => e.textContent);
+}"""
 STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 COLOURS = ["color-contrast", "link-in-text-block"]
 
@@ -178,6 +191,7 @@ async def visit(browser, base: str, path: str, axe: str) -> dict:
         await page.set_viewport_size({"width": width, "height": 740})
         await page.wait_for_timeout(50)
         seen["sticking out"] += await page.evaluate(STICKING_OUT)
+    seen["cut up"] = await page.evaluate(CUT_UP)
     await page.close()
 
     page = await context.new_page()

@@ -115,6 +115,10 @@ def test_no_page_scrolls_sideways(seen):
     assert seen["sticking out"] == []
 
 
+def test_a_phone_cuts_no_number_and_no_code_of_a_box(seen):
+    assert seen["cut up"] == []
+
+
 def test_nothing_moves_while_a_page_loads(seen):
     assert seen["shift"] < 0.01
 
