@@ -1286,11 +1286,18 @@ def test_a_process_killed_while_fetching_leaves_no_file_under_its_name(
 @pytest.mark.usefixtures("tiny")
 def test_originals_are_never_written_to(data):
     put(data, {"u.data": u_data(), "u.item": u_item(), KAGGLE: kaggle_csv()})
-    before = [(path, path.stat(), path.read_bytes()) for path in sorted(data.iterdir())]
+
+    def state():  # all but when they were read last
+        files = [(path, path.stat()) for path in sorted(data.iterdir())]
+        return [
+            (path, path.read_bytes(), was.st_mode, was.st_ino, was.st_mtime_ns)
+            for path, was in files
+        ]
+
+    before = state()
     datasets.fetch_movielens_100k()
     datasets.fetch_amazon_reviews()
-    after = [(path, path.stat(), path.read_bytes()) for path in sorted(data.iterdir())]
-    assert after == before
+    assert state() == before
 
 
 # -- the command, memory, and Spark ----------------------------------------------------
