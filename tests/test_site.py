@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 import chapters
+import figures
 import theme_fixes
 
 SITE = chapters.ROOT / "_build" / "html"
@@ -166,14 +167,14 @@ def test_dark_figures_keep_black_text_on_light_data_and_nowhere_else(tmp_path):
     with plt.rc_context({"svg.fonttype": "none"}):
         figure.savefig(path)
     plt.close(figure)
-    theme_fixes.lighten_figure(path)
+    figures.lighten_figure(path)
     svg = path.read_text("utf-8")
     black = re.findall(r"<text [^>]*fill: #000;[^>]*>([^<]+)", svg)
     assert black == ["on a square", "on yellow"]
     assert re.findall(r"<text [^>]*--edge[^>]*>([^<]+)", svg) == ["on stripes"]
     assert svg.count("prefers-color-scheme: dark") == 1
     assert svg.count("font-family") == 1
-    theme_fixes.lighten_figure(path)
+    figures.lighten_figure(path)
     assert path.read_text("utf-8") == svg
 
 
@@ -184,13 +185,13 @@ def test_a_lighter_outline_stays_where_it_was():
     edge = np.column_stack([along, np.zeros(101)])
     drawn = [f"{x:g} {y:g}" for x, y in [*circle, *edge]]
     old = "M " + " L ".join(drawn) + " z"
-    new = theme_fixes.straighten(old)
+    new = figures.straighten(old)
     kept = np.array(re.findall(r"[ML] (\S+) (\S+)", new), dtype=float)
     assert len(kept) < 500
     assert kept[-2:].tolist() == [[160, 0], [120, 0]]
     middles = (kept[:-3] + kept[1:-2]) / 2
     assert np.abs(np.hypot(*middles.T) - 100).max() < 0.05
-    assert theme_fixes.straighten(new.replace("L", "C", 1)) == new.replace("L", "C", 1)
+    assert figures.straighten(new.replace("L", "C", 1)) == new.replace("L", "C", 1)
 
 
 @pytest.mark.parametrize("colours", [2, 5, 200, 400])
@@ -201,7 +202,7 @@ def test_a_smaller_picture_has_the_same_pixels(colours):
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "png")
     old = base64.b64encode(out.getvalue()).decode()
-    new = theme_fixes.smaller_png(re.fullmatch(".*", old))
+    new = figures.smaller_png(re.fullmatch(".*", old))
     assert len(new) <= len(old)
     with Image.open(io.BytesIO(base64.b64decode(new))) as picture:
         assert (np.asarray(picture.convert("RGBA")) == pixels).all()
