@@ -43,6 +43,7 @@ def book(tmp_path):
     folder = tmp_path / "Kurs für ALS é"
     ignore = shutil.ignore_patterns("*.md", "__pycache__", "*.ipynb")
     shutil.copytree(chapters.BOOK, folder / "book", ignore=ignore)
+    shutil.copytree(chapters.ROOT / "tools", folder / "tools", ignore=ignore)
     for name in ("_config.yml", "requirements.txt"):
         shutil.copy(chapters.ROOT / name, folder)
     (folder / "_toc.yml").write_text("format: jb-book\nroot: book/tiny\n", "utf-8")
