@@ -270,7 +270,7 @@ def tell_apart(
     --------
     >>> ours, theirs = [0.5, 0.3, 0.9, 0.6], [0.2, 0.2, 0.5, 0.4]
     >>> print(tell_apart({"ours": ours, "theirs": theirs}, "nDCG@10", starts=False))
-    ours is ahead of theirs by 0.250 nDCG@10 [0.150, 0.350] over 4 users: told apart.
+    ours is ahead of theirs by 0.250 nDCG@10 [0.100, 0.400] over 4 users: told apart.
     """
     if better not in (None, "higher", "lower"):
         raise ValueError(f"better must be 'higher' or 'lower', got {better!r}")
