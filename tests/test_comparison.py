@@ -155,6 +155,15 @@ def test_intervals_cover_when_users_are_drawn_and_do_not_when_rows_are():
     assert np.mean(by_row) < 0.7
 
 
+def test_intervals_of_few_users_are_wide_enough():
+    rng = np.random.default_rng(0)
+    hits = [
+        covered(metrics.paired_bootstrap(rng.normal(size=8), np.zeros(8)))
+        for _ in range(500)
+    ]
+    assert 0.92 <= np.mean(hits) <= 0.98
+
+
 def test_intervals_of_rmse_cover():
     """The second model's errors are the first's with another sign for each user."""
     hits = []
@@ -500,6 +509,7 @@ def test_settings_that_cannot_be_told_from_the_best_are_named():
         ({"grid": {}}, "empty"),
         ({"grid": {"x": []}}, "empty"),
         ({"better": "up"}, "better must"),
+        ({"better": "higher", "measure": "RMSE"}, "RMSE is better lower"),
         ({"fit": lambda seed, x: np.nan}, "score of {'x': 1} is"),
     ],
 )

@@ -556,7 +556,8 @@ def choose_settings(
     Raises
     ------
     ValueError
-        If the grid is empty, there are fewer than three starts, or a score is nan.
+        If the grid is empty, there are fewer than three starts, a score is nan, or
+        `better` does not fit `measure`.
 
     Examples
     --------
@@ -575,6 +576,8 @@ def choose_settings(
     """
     if better not in ("higher", "lower"):
         raise ValueError(f"better must be 'higher' or 'lower', got {better!r}")
+    if measure in ERRORS and better == "higher":
+        raise ValueError(f"{measure} is better lower")
     if not grid or not all(len(values) for values in grid.values()):
         raise ValueError("the grid is empty; give {name: [value, ...]}")
     if starts is not None and len(set(starts)) < MIN_STARTS:
