@@ -243,6 +243,7 @@ def test_sentences_say_who_is_ahead_of_whom():
     gap -= np.mean([metrics.rmse(0 * base, e) for e in good])
     assert found.told_apart
     assert found.ahead == pytest.approx(gap, abs=5e-4)
+    assert 0 < found.low < found.ahead < found.high
     assert str(found) == (
         f"good is ahead of bad by {found.ahead:.3f} RMSE [{found.low:.3f}, "
         f"{found.high:.3f}] over 2,000 ratings of 100 users and 3 starts: told apart."
