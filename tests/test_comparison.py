@@ -28,6 +28,7 @@ def test_rating_table_by_hand():
         mean_absolute_error(TEST.rating, np.full(3, mean))
     )
     assert row["low"] <= row["test RMSE"] <= row["high"]
+    assert row["unknown"] == 2
 
 
 def test_items_and_users_unknown_in_training_are_scored_not_dropped():
@@ -41,12 +42,13 @@ def test_items_and_users_unknown_in_training_are_scored_not_dropped():
 def test_ranking_table_by_hand():
     """Popularity: item 10 (3 ratings), then 20, 40 and 30 by column."""
     table = comparison.ranking_table(
-        {"popular": baselines.MostPopular()}, TRAIN, TEST, k=2
+        {"popular": baselines.MostPopular()}, TRAIN, TEST, n=2
     )
     # User 3 likes item 30 and is shown 20, 40; user 9 likes item 10 and sees it first.
     # User 1 gave two stars: nothing to find, so not counted.
     row = table.loc["popular"]
     assert row["users"] == 2
+    assert row["unknown"] == 1  # user 9
     assert row["precision@2"] == pytest.approx((0 + 1 / 2) / 2)
     assert row["recall@2"] == pytest.approx((0 + 1) / 2)
     assert row["nDCG@2"] == pytest.approx((0 + 1) / 2)

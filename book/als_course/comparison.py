@@ -27,11 +27,14 @@ def rating_table(models, train, test):
 
     Returns
     -------
-    DataFrame of shape (n_models, 5)
+    DataFrame of shape (n_models, 6)
         RMSE on train and test, the 95 % bootstrap interval of the latter over users
-        (``low``, ``high``), and the test MAE, all in stars.
+        (``low``, ``high``), and the test MAE, all in stars; and the number of test
+        rows whose user or item has no rating in `train` (``unknown``): for these the
+        training mean stands in.
     """
     matrix, users, items = _on_shared_axes(train, test)
+    known = test.user_id.isin(train.user_id) & test.item_id.isin(train.item_id)
     rows = {}
     for name, model in models.items():
         model.fit(matrix)
@@ -44,11 +47,12 @@ def rating_table(models, train, test):
             "low": interval.low,
             "high": interval.high,
             "test MAE": mae(test.rating, predicted),
+            "unknown": np.sum(~known),
         }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    return pd.DataFrame.from_dict(rows, orient="index").astype({"unknown": int})
 
 
-def ranking_table(models, train, test, k=10, liked=4):
+def ranking_table(models, train, test, n=10, liked=4):
     """Fit models on ratings and score their lists of recommendations.
 
     A test item is relevant if it was rated `liked` stars or more. What a user has
@@ -60,34 +64,38 @@ def ranking_table(models, train, test, k=10, liked=4):
         Fitted here, and left fitted, in the order of the table's rows.
     train, test : DataFrame
         With columns ``user_id``, ``item_id`` and ``rating``.
-    k : int
+    n : int
         Length of the lists.
     liked : int
         Stars from which on an item counts as relevant.
 
     Returns
     -------
-    DataFrame of shape (n_models, 6)
-        Means over the users with a relevant item of nDCG at k with its 95 % bootstrap
-        interval (``low``, ``high``), precision and recall at k, and the number of
-        such users.
+    DataFrame of shape (n_models, 7)
+        Means over the users with a relevant item of nDCG at n with its 95 % bootstrap
+        interval (``low``, ``high``), precision and recall at n, the number of such
+        users, and how many of them have no rating in `train` (``unknown``): they are
+        shown what is popular.
     """
     matrix, users, items = _on_shared_axes(train, test)
     relevant, _, _ = ratings_matrix(test[test.rating >= liked], users, items)
+    unknown = ~np.isin(users, train.user_id)
     rows = {}
     for name, model in models.items():
-        lists, _ = model.fit(matrix).recommend(np.arange(len(users)), n=k)
-        scores = ranking_scores(lists, relevant, k)
+        lists, _ = model.fit(matrix).recommend(np.arange(len(users)), n)
+        scores = ranking_scores(lists, relevant, n)
         interval = bootstrap_interval(scores.ndcg)
         rows[name] = {
-            f"nDCG@{k}": interval.estimate,
+            f"nDCG@{n}": interval.estimate,
             "low": interval.low,
             "high": interval.high,
-            f"precision@{k}": scores.precision.mean(),
-            f"recall@{k}": scores.recall.mean(),
+            f"precision@{n}": scores.precision.mean(),
+            f"recall@{n}": scores.recall.mean(),
             "users": scores.ndcg.count(),
+            "unknown": scores.ndcg[unknown].count(),
         }
-    return pd.DataFrame.from_dict(rows, orient="index").astype({"users": int})
+    whole = {"users": int, "unknown": int}
+    return pd.DataFrame.from_dict(rows, orient="index").astype(whole)
 
 
 def _on_shared_axes(train, test):
