@@ -4,9 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SITE := _build/html/index.html
 PDF := _build/pdf/als-course.pdf
-SITE_TESTS := tests/test_site.py tests/test_downloads.py tests/test_browser.py tests/test_playground.py
-
-ALONE := $(PYTHON) book/_ext/alone.py
+LOCK := $(PYTHON) tools/lock.py
 
 # Chapters run in book/, so a relative folder named here must not depend on where one stands.
 # Only its first word is looked at, because a path may have spaces in it.
@@ -25,10 +23,10 @@ export
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13
 
-# The set-up asks again once it is alone: another may have done it in the meantime.
-$(VENV)/installed: requirements.txt
-ifndef IS_ALONE
-	@$(ALONE) requirements.txt $(MAKE) --no-print-directory IS_ALONE=1 $@
+# The set-up asks again once it has the lock: another may have done it in the meantime.
+$(VENV)/installed: requirements.txt pyproject.toml
+ifndef IS_LOCKED
+	@$(LOCK) requirements.txt $(MAKE) --no-print-directory IS_LOCKED=1 $@
 else
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 	@# pip takes what was cut off for installed: begin anew
@@ -36,11 +34,12 @@ else
 	$(PYTHON) -m venv $(VENV)
 	touch $(VENV)/unfinished
 	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	rm $(VENV)/unfinished
 	mkdir -p $(VENV)/share/jupyter/lab/settings
 	cp .binder/overrides.json $(VENV)/share/jupyter/lab/settings
-	cd book && ../$(BIN)/python -m als_course.datasets
-	cd book && ../$(BIN)/python -m als_course.spark
+	$(BIN)/python -m als_course.datasets
+	$(BIN)/python -m als_course.spark
 	@# npm has newer rules for accessibility than the package index; without npm those do
 	if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --prefix $(VENV) axe-core@4.14.1 || echo "npm could not fetch axe; the one installed by pip is used"; fi
 	touch $@
@@ -52,38 +51,38 @@ book: $(VENV)/installed  ## build the site and print where it is
 
 pdf: $(VENV)/installed  ## print the whole book, which needs Chromium
 	$(BIN)/jupyter-book build -W -n --keep-going --builder singlehtml .
-	$(BIN)/python book/_ext/pdf.py $(PDF)
+	$(BIN)/python tools/pdf.py $(PDF)
 
 test: $(VENV)/installed  ## run every check, quick ones first
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore=tests/outputs --ignore=tests/benchmarks $(SITE_TESTS:%=--ignore=%)
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/library tests/book tests/classroom
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env tests/outputs
 	$(BIN)/jupyter-book build -W -n --keep-going .
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(SITE_TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/site
 
-$(VENV)/mutants: tests/mutants-requirements.txt $(VENV)/installed
+$(VENV)/mutants: tests/mutants/requirements.txt $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --upgrade --target $@ -r $<
 	touch $@
 
 mutants: $(VENV)/mutants  ## break copies of the course on purpose; each mistake must turn a check red
-	$(BIN)/python tests/mutants.py
+	$(BIN)/python tests/mutants/mutants.py
 
 lab: $(VENV)/installed  ## open JupyterLab with the chapters as notebooks
 	$(BIN)/jupyter lab --notebook-dir=book
 
-outputs: $(VENV)/installed  ## write the stored outputs anew; read the diff before you commit it
-	$(BIN)/python tests/chapters.py
+outputs: $(VENV)/installed  ## write stored outputs anew, all or CHAPTER=name; read the diff
+	$(BIN)/python -m tools.outputs $(CHAPTER)
 
 classroom: $(VENV)/installed  ## make a class's notebooks, answer key and points
-	$(ALONE) _build/.classroom-lock $(BIN)/python -m classroom make
+	$(LOCK) _build/.classroom-lock $(BIN)/python -m tools.classroom make
 
 grade: $(VENV)/installed  ## mark a folder of notebooks: make grade SUBMISSIONS=folder
 	@test -n "$(SUBMISSIONS)" || { echo "Name the folder: make grade SUBMISSIONS=folder"; exit 2; }
-	$(ALONE) _build/.classroom-lock $(BIN)/python -m classroom grade $(if $(LIMIT),--limit $(LIMIT)) "$(SUBMISSIONS)"
+	$(LOCK) _build/.classroom-lock $(BIN)/python -m tools.classroom grade $(if $(LIMIT),--limit $(LIMIT)) "$(SUBMISSIONS)"
 
 offline-kit: book classroom  ## pack all that a room without a network needs into one folder
-	$(ALONE) _build/.lock $(BIN)/python -m classroom kit
+	$(LOCK) _build/.lock $(BIN)/python -m tools.classroom kit
 
 bench: $(VENV)/installed  ## time ALS beside NumPy, implicit, cmfrec and Spark; five minutes of a quiet machine
 	$(BIN)/python -m pip install --quiet -r tests/benchmarks/requirements.txt

@@ -1,18 +1,11 @@
-"""Settings that all tests share: where the real data are, and no silent skip."""
+"""Settings that all tests share: the longest begin, and no skip is silent."""
 
 import os
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-SITE_TESTS = {f"test_{n}.py" for n in ("site", "downloads", "browser", "playground")}
-BESIDE = ROOT.parent / "shared" / "data"
 # Where files are shared among processes, the longest go first, or one waits at the end.
 LONG = ("exercises", "cluster", "classroom", "build", "train_als", "spark")
-
-if BESIDE.is_dir():
-    os.environ.setdefault("ALS_COURSE_DATA", str(BESIDE))
 
 
 def pytest_configure(config):
@@ -32,19 +25,6 @@ def movielens():
     from als_course import datasets
 
     return datasets.fetch_movielens_100k()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _site_at_rest(request):
-    """While the tests of the site run, no build writes into it."""
-    import alone
-
-    names = {item.path.name for item in request.session.items}
-    if names & SITE_TESTS:
-        with alone.hold(ROOT / "_build" / ".lock", shared=True):
-            yield
-    else:
-        yield
 
 
 @pytest.hookimpl(trylast=True)

@@ -3,7 +3,7 @@
 Run it by hand, on a machine that does nothing else::
 
     python tests/benchmarks/bench_spark.py --ratings 1e5 1e6 --rank 10 --cores 2 \
-        --csv book/measurements/spark-scaling.csv
+        --csv book/_static/spark-scaling.csv
 
 Each run adds a row to the CSV, which the page ``spark-cluster`` reads; of several runs
 of the same kind it takes the best of each time, as what disturbs a run only adds to it.

@@ -12,7 +12,7 @@ import nbval.plugin
 import pytest
 from nbval.kernel import RunningKernel, start_new_kernel
 
-import chapters
+from tools import chapters
 
 FIGURES = ("image/svg+xml",)  # nbval itself leaves out PNG and JPEG
 

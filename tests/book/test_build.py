@@ -1,0 +1,408 @@
+"""Building the site: failures are loud, and no stored run outlives its reasons."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+
+from tools import chapters, lock, pdf
+from tools.site import execution
+
+needs_locks = pytest.mark.skipif(lock.fcntl is None, reason="no locks on Windows")
+
+PAGE = """---
+jupytext:
+  text_representation: {extension: .md, format_name: myst, format_version: 0.13}
+kernelspec: {display_name: Python 3, language: python, name: python3}
+---
+(tiny)=
+# Tiny
+
+The answer of the library, see {ref}`tiny`.
+
+```{code-cell} ipython3
+from als_course import answer
+
+print(f"answer {answer.ANSWER}")
+```
+"""
+
+
+@pytest.fixture
+def book(tmp_path):
+    """A book of one page, with this project's settings and extensions.
+
+    Its folder has a name that programs stumble over.
+    """
+    folder = tmp_path / "Kurs für ALS é"
+    ignore = shutil.ignore_patterns("*.md", "__pycache__", "*.ipynb")
+    shutil.copytree(chapters.BOOK, folder / "book", ignore=ignore)
+    shutil.copytree(chapters.ROOT / "tools", folder / "tools", ignore=ignore)
+    for name in ("_config.yml", "requirements.txt"):
+        shutil.copy(chapters.ROOT / name, folder)
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: book/tiny\n", "utf-8")
+    (folder / "book" / "tiny.md").write_text(PAGE, "utf-8")
+    (folder / "book" / "als_course" / "answer.py").write_text("ANSWER = 41\n")
+    return folder
+
+
+def start(book, *options, before="", **environment):
+    """Begin to build the site as `make book` does."""
+    command = before + "from jupyter_book.cli.main import main; main()"
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            command,
+            "build",
+            "-W",
+            "-n",
+            "--keep-going",
+            *options,
+            ".",
+        ],
+        cwd=book,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+        start_new_session=True,
+    )
+
+
+def build(book, *options, before="", **environment):
+    """Build the site as `make book` does."""
+    with start(book, *options, before=before, **environment) as run:
+        out, err = run.communicate()
+    return subprocess.CompletedProcess(run.args, run.returncode, out, err)
+
+
+def shown(book):
+    return (book / "_build" / "html" / "book" / "tiny.html").read_text("utf-8")
+
+
+def runs(book):
+    """How many states of library, packages and data have stored runs."""
+    return len(list((book / "_build" / ".jupyter_cache").iterdir()))
+
+
+def test_a_stored_run_is_used_until_library_data_or_requirements_change(book):
+    first = build(book)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "answer 41" in shown(book)
+    build(book)
+    assert runs(book) == 1
+
+    (book / "book" / "als_course" / "answer.py").write_text("ANSWER = 42\n")
+    assert build(book).returncode == 0
+    assert "answer 42" in shown(book)
+    assert "answer 41" not in shown(book)
+    assert runs(book) == 2
+
+    with (book / "requirements.txt").open("a") as file:
+        file.write("# changed\n")
+    build(book)
+    assert runs(book) == 3
+
+
+def test_two_pages_run_at_a_time_and_each_once(book):
+    meet = """
+```{code-cell} ipython3
+import pathlib, time
+
+with open("runs.txt", "a") as file:
+    file.write("HERE\\n")
+end = time.monotonic() + 60
+while len(pathlib.Path("runs.txt").read_text().split()) < 2:
+    assert time.monotonic() < end, "the other page does not run"
+    time.sleep(0.1)
+```
+"""
+    (book / "book" / "tiny.md").write_text(PAGE + meet.replace("HERE", "tiny"), "utf-8")
+    other = PAGE.replace("tiny", "other") + meet.replace("HERE", "other")
+    (book / "book" / "other.md").write_text(other, "utf-8")
+    with (book / "_toc.yml").open("a") as toc:
+        toc.write("chapters: [{file: book/other}]\n")
+    for _ in range(2):
+        result = build(book)
+        assert result.returncode == 0, result.stdout + result.stderr
+    text = (book / "book" / "runs.txt").read_text("utf-8")
+    assert sorted(text.split()) == ["other", "tiny"]
+
+
+def test_the_source_of_the_data_is_part_of_the_state(book):
+    def state(**environment):
+        command = "import execution; print(execution.digest())"
+        return subprocess.run(
+            [sys.executable, "-c", command],
+            cwd=book,
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | environment,
+        ).stdout
+
+    generated = state(ALS_COURSE_AMAZON="look-alike")
+    assert generated == state(ALS_COURSE_AMAZON="look-alike", PYTHONHASHSEED="7")
+    assert (state() == generated) == (not chapters.have_real_amazon())
+
+
+def test_a_failing_cell_fails_the_build_with_its_traceback(book):
+    page = book / "book" / "tiny.md"
+    page.write_text(PAGE.replace("answer.ANSWER", "answer.ANSWER / 0"), "utf-8")
+    result = build(book)
+    assert result.returncode != 0
+    assert "ZeroDivisionError" in result.stdout + result.stderr
+
+
+LESSON = (
+    PAGE.replace("tiny", "lesson")
+    .replace("# Tiny", "# Lesson")
+    .replace("answer {", "lesson {")
+    + """
+```{exercise-start} Try it
+:label: lesson_ex1
+```
+Give `x` a value.
+```{exercise-end}
+```
+"""
+)
+
+
+def addressed(book, repository, site):
+    """Give a book of two pages the addresses of its repository and its site."""
+    (book / "book" / "lesson.md").write_text(LESSON, "utf-8")
+    toc = "format: jb-book\nroot: book/tiny\nchapters:\n  - file: book/lesson\n"
+    (book / "_toc.yml").write_text(toc, "utf-8")
+    config = (book / "_config.yml").read_text("utf-8")
+    config = config.replace('repository_url: ""', f'repository_url: "{repository}"')
+    config = config.replace('  baseurl: "" ', f'  baseurl: "{site}" ')
+    (book / "_config.yml").write_text(config, "utf-8")
+
+
+def test_with_addresses_pages_link_to_colab_binder_edit_and_themselves(book):
+    addressed(book, "https://github.com/some/course", "https://some.example/als")
+    result = build(book)
+    assert result.returncode == 0, result.stdout + result.stderr
+    site = book / "_build" / "html"
+    page = (site / "book" / "lesson.html").read_text("utf-8")
+    for url in (
+        "https://colab.research.google.com/github/some/course/blob/gh-pages/"
+        "_downloads/lesson.ipynb",
+        "https://mybinder.org/v2/gh/some/course/main?urlpath=lab/tree/book/lesson.md",
+        "https://github.com/some/course/edit/main/book/lesson.md",
+    ):
+        assert f'href="{url}"' in page
+    own = "https://some.example/als/book/lesson.html"
+    assert f'<link rel="canonical" href="{own}"' in page
+    assert f'<meta property="og:url" content="{own}"' in page
+    card = "https://some.example/als/_static/card.png"
+    assert f'<meta property="og:image" content="{card}"' in page
+    assert (site / "_static" / "card.png").exists()
+    sitemap = (site / "sitemap.xml").read_text("utf-8")
+    assert f"<loc>{own}</loc>" in sitemap
+    notebook = nbformat.read(site / "_downloads" / "lesson.ipynb", 4)
+    first = next(c.source for c in notebook.cells if c.cell_type == "code")
+    assert "https://github.com/some/course" in first
+    compile(first, "the cell that sets up Colab", "exec")
+
+
+def test_without_addresses_none_is_made_up(book):
+    addressed(book, "", "")
+    assert build(book).returncode == 0
+    page = (book / "_build" / "html" / "book" / "lesson.html").read_text("utf-8")
+    for word in (
+        "colab",
+        "mybinder",
+        "/edit/",
+        'rel="canonical"',
+        "og:url",
+        "og:image",
+    ):
+        assert word not in page
+    assert not (book / "_build" / "html" / "sitemap.xml").exists()
+
+
+def test_an_address_that_is_no_repository_is_refused(book):
+    addressed(book, "https://github.com/only-owner", "")
+    result = build(book)
+    assert result.returncode != 0
+    assert "https://github.com/OWNER/NAME" in result.stdout + result.stderr
+
+
+@pytest.mark.skipif(not pdf.find_chromium(), reason="install chromium to print")
+def test_the_whole_book_prints_with_links_that_lead_somewhere(book):
+    addressed(book, "", "")
+    assert build(book, "--builder", "singlehtml").returncode == 0
+    out = book / "_build" / "pdf" / "book.pdf"
+    pdf.print_book(pdf.at_the_root(book / "_build" / "singlehtml"), out)
+    printed = out.read_bytes()
+    pages = len(re.findall(rb"/Type /Page\b", printed))
+    assert pages == 4, "a cover, the contents, and a page for each chapter"
+    assert b"/Outlines" in printed
+    assert b"file:" not in printed
+    wanted = re.findall(rb"/Dest /(\S+)", printed)
+    assert len(wanted) >= 3, "the contents, and what each page says of itself"
+    for name in wanted:
+        assert re.search(rb"/" + re.escape(name) + rb" \[", printed), name
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "named"),
+    [
+        ("{ref}`tiny`", "{ref}`nowhere`", "nowhere"),
+        ("The answer", "$\\frac{1$ is no formula. The answer", "braces"),
+        ("The answer", "$\\nosuch x$ is no formula. The answer", "nosuch"),
+        ("The answer", "$x^$ is no formula. The answer", "Missing"),
+        ("The answer", "$x &= 1$ is no formula. The answer", "alignment"),
+    ],
+)
+def test_a_warning_fails_the_build_and_says_where(book, good, bad, named):
+    (book / "book" / "tiny.md").write_text(PAGE.replace(good, bad), "utf-8")
+    result = build(book)
+    assert result.returncode != 0
+    said = result.stdout + result.stderr
+    assert "tiny.md" in said
+    assert named in said
+
+
+# -- interrupted, in company, and again ------------------------------------------------
+
+PICTURE = """
+```{code-cell} ipython3
+import matplotlib.pyplot as plt
+from als_course import plots
+
+plots.use_course_style()
+plt.plot([40, answer.ANSWER]);
+```
+"""
+TERMS = """
+```{glossary}
+sweep
+  Both half-steps, once.
+```
+"""
+WAIT = """
+```{code-cell} ipython3
+import pathlib, time
+
+with open("runs.txt", "a") as file:
+    file.write("run\\n")
+end = time.monotonic() + 60
+while not pathlib.Path("go.txt").exists() and time.monotonic() < end:
+    time.sleep(0.1)
+```
+"""
+
+
+def until_it_runs(book, process):
+    """Wait until the page that waits is being executed."""
+    while not (book / "book" / "runs.txt").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+
+
+@needs_locks
+def test_a_build_that_was_killed_is_finished_by_the_next(book):
+    (book / "book" / "tiny.md").write_text(PAGE + PICTURE + WAIT, "utf-8")
+    with start(book) as first:
+        until_it_runs(book, first)
+        os.killpg(first.pid, signal.SIGKILL)
+    (book / "book" / "go.txt").touch()
+    second = build(book)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "The last build was cut off" in second.stdout
+    whole = shown(book)
+    assert "answer 41" in whole
+
+    # Later cuts: a page, a picture and a stored run of which one half was written.
+    made = book / "_build"
+    [run] = made.glob(".jupyter_cache/*/executed/*/base.ipynb")
+    [picture] = made.glob("jupyter_execute/*.svg")
+    for path in (made / "html" / "book" / "tiny.html", picture, run):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (made / ".html-unfinished").touch()
+    half = picture.read_bytes()
+    third = build(book)
+    assert third.returncode == 0, third.stdout + third.stderr
+    assert shown(book) == whole
+    assert len(picture.read_bytes()) > len(half)
+    assert not (made / ".html-unfinished").exists()
+
+
+@needs_locks
+def test_two_builds_at_once_take_turns_and_both_succeed(book):
+    (book / "book" / "tiny.md").write_text(PAGE + WAIT, "utf-8")
+    with start(book) as first:
+        until_it_runs(book, first)
+        with start(book) as second:
+            said = ""
+            while "Another process works in" not in said:
+                said = second.stderr.readline()
+                assert said, "it neither waits nor says so"
+            (book / "book" / "go.txt").touch()
+            ended = [run.communicate() for run in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), ended
+    assert (book / "book" / "runs.txt").read_text() == "run\n"
+    assert "answer 41" in shown(book)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no such limit here")
+def test_a_full_disk_is_named_and_the_next_build_is_whole(book):
+    """The system refuses every file of more than 20 kB, as a full disk does."""
+    full = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
+    )
+    first = build(book, before=full)
+    assert first.returncode != 0
+    said = first.stdout + first.stderr
+    assert re.search(r"Cannot write .*_build.*Make room there", said), said[-3000:]
+    second = build(book)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "answer 41" in shown(book)
+
+
+def test_a_text_that_arrives_in_pieces_is_shown_in_one():
+    def stream(text, name="stdout"):
+        return nbformat.v4.new_output("stream", text=text, name=name)
+
+    picture = nbformat.v4.new_output("display_data", {"text/plain": "a picture"})
+    pieces = [stream("bias:"), stream(" 0.39\n"), stream("!\n", "stderr"), picture]
+    cell = nbformat.v4.new_code_cell(outputs=[*pieces, stream("after\n")])
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(), cell])
+    execution.join_streams(notebook)
+    whole = [stream("bias: 0.39\n"), stream("!\n", "stderr"), picture]
+    assert cell.outputs == [*whole, stream("after\n")]
+
+
+def test_the_same_sources_give_the_same_bytes(book):
+    addressed(book, "https://github.com/some/course", "https://some.example/als")
+    (book / "book" / "lesson.md").write_text(LESSON + PICTURE + TERMS, "utf-8")
+
+    def built(**environment):
+        result = build(book, **environment)
+        assert result.returncode == 0, result.stdout + result.stderr
+        site = book / "_build" / "html"
+        return {
+            path.relative_to(site).as_posix(): path.read_bytes()
+            for path in site.rglob("*")
+            if path.is_file()
+        }
+
+    first = built(PYTHONHASHSEED="0", TZ="Asia/Kolkata")
+    (book / "book" / "tiny.md").touch()
+    assert built() == first, "written once more, over what is there"
+    shutil.rmtree(book / "_build")
+    second = built(PYTHONHASHSEED="1", TZ="Pacific/Auckland")
+    assert first.keys() == second.keys()
+    assert any(name.endswith(".svg") for name in first)
+    assert [name for name in first if first[name] != second[name]] == []

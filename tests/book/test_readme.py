@@ -1,0 +1,158 @@
+"""What the README tells people to type exists, and is what the checks run."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import requires, version
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from als_course.spark import find_java
+from tools import chapters
+
+BIN = Path(sys.executable).parent
+README = (chapters.ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```\n(.*?)^```$", README, flags=re.M | re.S)
+
+needs_make = pytest.mark.skipif(not shutil.which("make"), reason="install make")
+
+
+def make(*arguments: str) -> str:
+    """What make prints, as if it were not called from another make."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+    run = subprocess.run(
+        ["make", *arguments],
+        cwd=chapters.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    return run.stdout
+
+
+def recipe(target: str) -> str:
+    """What make would run for a target on a machine where nothing is set up."""
+    return make("--always-make", "--dry-run", target)
+
+
+@needs_make
+def test_every_make_command_named_anywhere_exists():
+    pages = [chapters.page_path(name) for name in chapters.pages()]
+    texts = [README, *(page.read_text("utf-8") for page in pages)]
+    named = set(re.findall(r"(?:`|^)make ([a-z-]+)", "\n".join(texts), flags=re.M))
+    assert {"book", "test", "lab", "outputs", "help"} <= named
+    for target in named:
+        assert recipe(target)
+
+
+@needs_make
+def test_commands_without_make_are_those_of_the_makefile():
+    done = recipe("test").replace(".venv/bin/python -m pytest", "pytest")
+    done = done.replace(".venv/bin/", "").replace("python3 -m venv", "python -m venv")
+    lines = BLOCKS[1].splitlines()
+    assert lines[1] == "source .venv/bin/activate"
+    # make leaves the site's tests for after the build, and pip's progress out
+    done = re.sub(r" --ignore=tests/test_(?:site|downloads|browser)\.py", "", done)
+    done = done.replace(" --quiet", "")
+    for line in [lines[0], *lines[2:]]:
+        assert line in done
+
+
+@needs_make
+def test_help_lists_every_target():
+    makefile = (chapters.ROOT / "Makefile").read_text("utf-8")
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, flags=re.M)[1].split()
+    assert [line.split()[0] for line in make("help").splitlines()] == phony
+
+
+def test_every_path_named_exists():
+    named = re.findall(r"\]\(([^)]+)\)", README)
+    named += re.findall(r"^\| `([^`*]+)` \|", README, flags=re.M)
+    assert len(named) >= 7
+    for path in named:
+        assert (chapters.ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("line", BLOCKS[2].splitlines())
+def test_commands_for_own_ratings_tell_what_they_take(line):
+    words = line.split()
+    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    environment.pop("SPARK_HOME", None)  # another Spark's
+    if words[0] == "spark-submit" and not shutil.which("java"):
+        environment["JAVA_HOME"] = str(find_java())
+    run = subprocess.run(
+        words, cwd=chapters.ROOT, capture_output=True, text=True, env=environment
+    )
+    assert run.returncode == 0, run.stderr
+    program = next(Path(word).name for word in words if word.endswith(".py"))
+    assert run.stdout.startswith(f"usage: {program} ")
+    assert ("--ratings PATH" in run.stdout) == (program == "train_als.py")
+
+
+def test_every_requirement_is_pinned_and_every_named_one_has_a_reason():
+    text = (chapters.ROOT / "requirements.txt").read_text("utf-8")
+    named, pulled_in = text.split("# -- what those pull in")
+    lines = [li for li in named.splitlines() if li and not li.startswith("#")]
+    for line in lines:
+        assert re.fullmatch(r"[a-z0-9-]+==\S+ +# \S.{10,}", line), line
+    for line in pulled_in.splitlines()[1:]:
+        assert re.fullmatch(r"[a-z0-9_.-]+==[^\s;]+( ; .+)?", line), line
+
+
+def test_nothing_that_is_installed_with_the_requirements_is_left_unpinned():
+    text = (chapters.ROOT / "requirements.txt").read_text("utf-8")
+    lines = [line.split("#")[0].strip() for line in text.splitlines()]
+    pinned = [Requirement(line) for line in lines if line]
+    names = {canonicalize_name(requirement.name) for requirement in pinned}
+    here = [r for r in pinned if r.marker is None or r.marker.evaluate()]
+    for requirement in here:
+        assert requirement.specifier.contains(version(requirement.name)), requirement
+        for needed in map(Requirement, requires(requirement.name) or []):
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                assert canonicalize_name(needed.name) in names, (requirement, needed)
+
+
+def test_every_extension_fits_this_jupyterlab():
+    listed = subprocess.run(
+        [sys.executable, "-m", "jupyter", "labextension", "list"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said = listed.stdout + listed.stderr
+    assert re.search(r"jupyterlab-jupytext v\S+ .*enabled.*OK", said), said
+    assert re.search(r"jupyterlab-myst v\S+ .*enabled.*OK", said), said
+    assert "not compatible" not in said
+
+
+def test_ci_and_readme_agree_on_python_versions():
+    workflow = chapters.ROOT / ".github" / "workflows" / "check.yml"
+    jobs = yaml.safe_load(workflow.read_text("utf-8"))["jobs"]
+    versions = jobs["make"]["strategy"]["matrix"]["python"]
+    needed = README.split("You need Python")[1].split("\n")[0]
+    assert versions == re.findall(r"\b3\.\d\d\b", needed)
+    assert sys.version_info >= tuple(map(int, versions[0].split(".")))
+
+
+def test_binder_gets_what_the_other_machines_get():
+    folder = chapters.ROOT / ".binder"
+    read = {path.name: path.read_text("utf-8").strip() for path in folder.iterdir()}
+    assert read["requirements.txt"] == "-r ../requirements.txt"
+    assert read["apt.txt"] in (chapters.ROOT / ".ci" / "run").read_text("utf-8")
+    workflow = (chapters.ROOT / ".github" / "workflows" / "check.yml").read_text(
+        "utf-8"
+    )
+    assert read["runtime.txt"].removeprefix("python-") in workflow
+    assert os.access(folder / "postBuild", os.X_OK)
+    first = json.loads(read["overrides.json"])[
+        "@jupyterlab/docmanager-extension:plugin"
+    ]
+    assert first["defaultViewers"]["markdown"] == "Jupytext Notebook"

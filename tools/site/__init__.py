@@ -1,0 +1,1 @@
+"""The Sphinx extensions of this book, each with its reason at the top."""

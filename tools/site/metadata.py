@@ -1,0 +1,160 @@
+"""What machines read about a page: description, schema.org, canonical link, sitemap.
+
+Where `html.baseurl` in `_config.yml` gives the address of the published site, pages
+also carry their own address and the picture for links to them, and there is a
+sitemap; without it nothing is made up.
+"""
+
+import json
+import re
+from urllib.parse import urljoin
+
+from docutils import nodes
+
+from tools.site.orientation import chapters, parts
+
+CARD = "_static/card.png"
+CARD_ALT = "A matrix of ratings, mostly holes, and the two thin matrices that fill them"
+LICENCE = "https://creativecommons.org/licenses/by/4.0/"
+
+
+def site(config) -> str:
+    """Address of the published site with a slash at its end, or nothing."""
+    return config.html_baseurl.rstrip("/") + "/" if config.html_baseurl else ""
+
+
+def add_extensions(app, config) -> None:
+    """Give Open Graph what it needs; a sitemap needs an address."""
+    config.ogp_site_url = config.ogp_canonical_url = site(config)
+    config.ogp_image = CARD if site(config) else ""
+    config.ogp_image_alt = CARD_ALT
+    config.ogp_site_name = config.html_title
+    if site(config):
+        config.html_baseurl = site(config)
+        app.setup_extension("sphinx_sitemap")
+        config.sitemap_url_scheme = "{link}"
+        config.sitemap_excludes = ["search.html"]
+
+
+def first_words(doctree, limit=200) -> str:
+    """Return the first whole sentences of a page, at most so many characters."""
+    for paragraph in doctree.findall(nodes.paragraph):
+        if isinstance(paragraph.parent, nodes.section):
+            sentences = re.split(r"(?<=[.?!])\s+", paragraph.astext())
+            words = sentences[0]
+            for sentence in sentences[1:]:
+                if len(words) + 1 + len(sentence) > limit:
+                    break
+                words += f" {sentence}"
+            return words
+    return ""
+
+
+def box(doctree) -> dict[str, str]:
+    """Read the box at the head of a chapter: what follows each of its bold keys."""
+    said = {}
+    for admonition in doctree.findall(nodes.admonition):
+        if admonition.next_node(nodes.title).astext() != "In this chapter":
+            continue
+        for paragraph in admonition.findall(nodes.paragraph):
+            key = None
+            for child in paragraph.children:
+                if isinstance(child, nodes.strong):
+                    key = child.astext()
+                    said[key] = ""
+                elif key:
+                    said[key] += child.astext()
+    return {key: text.strip() for key, text in said.items()}
+
+
+def learning_resource(app, page: str, doctree) -> dict:
+    """Describe a page as a schema.org LearningResource."""
+    config, env = app.config, app.env
+    said = {
+        "@context": "https://schema.org",
+        "@type": "LearningResource",
+        "name": env.titles[page].astext(),
+        "description": first_words(doctree),
+        "inLanguage": config.language,
+        "isAccessibleForFree": True,
+        "license": LICENCE,
+        "author": {"@type": "Organization", "name": config.author},
+    }
+    base = site(config)
+    if base:
+        said["url"] = urljoin(base, f"{page}.html")
+        said["image"] = urljoin(base, CARD)
+    taught = [page for _, pages in parts(env) for page in chapters(env, pages)]
+    if page == config.root_doc:
+        said["@type"] = ["Book", "LearningResource"]
+        said["learningResourceType"] = "course"
+        said["hasPart"] = [
+            {"@type": "LearningResource", "position": n, "name": env.titles[p].astext()}
+            for n, p in enumerate(taught, start=1)
+        ]
+        return said
+    said["isPartOf"] = {"@type": "Book", "name": config.html_title}
+    if page in taught:
+        head = box(doctree)
+        said["learningResourceType"] = "chapter"
+        said["position"] = taught.index(page) + 1
+        minutes = re.match(r"(\d+) minutes to read", head.get("Time", ""))
+        if minutes:
+            said["timeRequired"] = f"PT{minutes[1]}M"
+        if head:
+            aims = head["After it you can"].split(";")
+            said["teaches"] = [aim.strip(" .") for aim in aims]
+            said["competencyRequired"] = head["You need"]
+    return said
+
+
+def describe(app, pagename, templatename, context, doctree) -> None:
+    """Add the descriptions to a page's head, before Open Graph looks for one."""
+    if doctree is None or app.builder.name != "html":
+        return
+    words = quote(first_words(doctree))
+    described = json.dumps(learning_resource(app, pagename, doctree), indent=1)
+    described = described.replace("<", "\\u003c")
+    context["metatags"] += (
+        f'<meta name="description" content="{words}" />\n'
+        f'<script type="application/ld+json">{described}</script>\n'
+    )
+
+
+def mend(app, pagename, templatename, context, doctree) -> None:
+    """Let Open Graph say the same words; leave out an address nobody gave."""
+    if doctree is None or app.builder.name != "html":
+        return
+    tags = context["metatags"]
+    words = (
+        f'<meta property="og:description" content="{quote(first_words(doctree))}" />'
+    )
+    tags = re.sub(r'<meta property="og:description"[^>]*>', lambda _: words, tags)
+    if not site(app.config):
+        tags = re.sub(r'<meta property="og:(?:url|image)[^>]*>\n?', "", tags)
+    context["metatags"] = tags
+
+
+def quote(text: str) -> str:
+    """Escape a text for an attribute."""
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+
+
+def list_all_pages(app, error) -> None:
+    """Let the sitemap name every page, also those that an earlier build wrote."""
+    if error or not site(app.config) or app.builder.name != "html":
+        return
+    while not app.sitemap_links.empty():
+        app.sitemap_links.get()
+    for page in sorted(app.env.found_docs):
+        app.sitemap_links.put((f"{page}.html", None))
+
+
+def setup(app):
+    """Connect to Sphinx."""
+    app.setup_extension("sphinxext.opengraph")
+    app.connect("config-inited", add_extensions)
+    app.connect("html-page-context", describe, priority=400)
+    app.connect("html-page-context", mend, priority=700)
+    app.connect("build-finished", list_all_pages, priority=400)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
