@@ -67,7 +67,7 @@ def install() -> None:
     pip = [str(PYTHON), "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, *wheels, *wanted], check=True)
     course = HERE / "course" / "book"
-    for part in ("als_course.datasets", "als_course.spark"):
+    for part in ("als_course.datasets", "als_course.java"):
         asked = [str(PYTHON), "-m", part]
         if subprocess.run(asked, cwd=course, env=environment()).returncode:
             print(f"{{part}} is not ready: the line above says what is missing")
@@ -133,9 +133,9 @@ def copy_course(target: Path, requirements: Path) -> None:
 def copy_java(target: Path) -> str:
     """Copy the Java that the course has fetched, if it has; say which it is."""
     sys.path.insert(0, str(ROOT / "book"))
-    from als_course import spark
+    from als_course.java import cached_java
 
-    home = spark._cached_java()
+    home = cached_java()
     if not home.is_dir():
         return "Install it on every machine: the kit was made on one that has its own."
     shutil.copytree(home, target / home.name, symlinks=True)

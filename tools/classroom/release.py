@@ -133,7 +133,7 @@ def ready_cell(chapter: Chapter) -> str:
     if needs_java:
         check += dedent(
             """
-            from als_course.spark import JavaError, find_java
+            from als_course.java import JavaError, find_java
 
             try:
                 find_java()
@@ -142,7 +142,7 @@ def ready_cell(chapter: Chapter) -> str:
                 raise SystemExit(
                     f"Spark is a Java program, and no Java here can run it.\\n"
                     "Install one, or let this course fetch it, once, with a network:"
-                    f"\\n    cd {library} && {sys.executable} -m als_course.spark\\n"
+                    f"\\n    cd {library} && {sys.executable} -m als_course.java\\n"
                     f"What was tried: {problem}"
                 ) from None
             """
