@@ -19,8 +19,6 @@ from als_course.java import JavaError, find_java
 
 BOOK = Path(spark.__file__).parents[1]
 SESSION_TIMEOUT = 300  # seconds; far more than any of them needs
-# Java compiles less thoroughly, which halves the time of a short program.
-QUICK = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
 
 
 def test_a_setting_by_another_name_than_sparks_is_refused():
@@ -52,7 +50,7 @@ def run(folder, code, **variables):
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=folder / "work",
-        env=os.environ | QUICK | ours | variables,
+        env=os.environ | ours | variables,
         capture_output=True,
         text=True,
         timeout=SESSION_TIMEOUT,
@@ -259,7 +257,7 @@ def test_a_java_that_does_not_start_spark_shows_the_end_of_the_log(life):
 
 def test_nothing_of_java_reaches_a_notebook(real_java, tmp_path, monkeypatch):
     ours = {"PYTHONPATH": str(BOOK), "ALS_COURSE_CACHE": str(tmp_path / "cache")}
-    for name, value in (QUICK | ours).items():
+    for name, value in ours.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "work").mkdir()
     cells = [
