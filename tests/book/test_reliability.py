@@ -143,14 +143,17 @@ def test_the_oldest_version_promised_is_the_oldest_that_the_pins_allow():
 
 
 def test_every_file_that_names_the_versions_names_the_same():
-    oldest, newest = supported()[0], supported()[-1]
-    first = f"({oldest.replace('.', ', ')})"
+    *others, newest = supported()
+    oldest = others[0]
     for name, words in {
+        "README.md": f"You need Python {', '.join(others)} or {newest},",
         "requirements.txt": f"Python {oldest} to {newest}.",
-        "Makefile": f"sys.version_info < {first}",
+        "Makefile": f"sys.version_info < ({oldest.replace('.', ', ')})",
         "pyproject.toml": f'target-version = "py{oldest.replace(".", "")}"',
     }.items():
         assert words in (chapters.ROOT / name).read_text("utf-8"), name
+    binder = (chapters.ROOT / ".binder" / "runtime.txt").read_text("utf-8")
+    assert binder.strip().removeprefix("python-") in supported()
 
 
 # -- one at a time ---------------------------------------------------------------------
