@@ -12,8 +12,10 @@ from urllib.parse import unquote, urlparse
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 
+from als_course import plots
 from tools import chapters
 from tools.site import figures, theme_fixes
 
@@ -173,6 +175,40 @@ def test_dark_figures_keep_black_text_on_light_data_and_nowhere_else(tmp_path):
     assert svg.count("font-family") == 1
     figures.lighten_figure(path)
     assert path.read_text("utf-8") == svg
+
+
+def strange_colours(svg: str) -> set[str]:
+    """The colours of a figure that dark pages have no counterpart for."""
+    data = {to_hex(c) for c in plt.get_cmap("cividis")(np.arange(256))}
+    data |= {colour.lower() for colour in plots.OKABE_ITO}
+    known = data | figures.DARK.keys() | figures.DARK_TEXT.keys()
+    used = re.findall(
+        r"(?<!-)\b(?:fill|stroke): ?(#[0-9a-f]{6}|[a-z]+)", light_part(svg)
+    )
+    return set(used) - known - {"none"}
+
+
+def light_part(svg: str) -> str:
+    """A figure without its style for dark pages."""
+    return re.sub(r"<style.*?</style>", "", svg, flags=re.S)
+
+
+def test_every_colour_of_a_figure_is_one_that_dark_pages_know(page):
+    for image in parse(page).all("img"):
+        if "_images" in image["src"] and image["src"].endswith(".svg"):
+            figure = (page.parent / image["src"]).resolve().read_text("utf-8")
+            assert strange_colours(figure) == set(), f"{image['src']}: use plots.py's"
+
+
+def test_a_colour_that_dark_pages_do_not_know_is_refused(tmp_path):
+    figure, ax = plt.subplots()
+    ax.bar([1, 2], [1, 2], color=["#dcebf6", plots.OKABE_ITO[2]])
+    ax.axhline(1, color="crimson")
+    figure.savefig(tmp_path / "figure.svg")
+    plt.close(figure)
+    figures.lighten_figure(tmp_path / "figure.svg")
+    svg = (tmp_path / "figure.svg").read_text("utf-8")
+    assert strange_colours(svg) == {"#dcebf6", "#dc143c"}
 
 
 def test_a_lighter_outline_stays_where_it_was():
