@@ -26,7 +26,7 @@ GREYS = ("#696969", "#808080", "#999999", "#cccccc")
 """Lines that help to read: "dimgray", "grey", "0.6", and the frame of a legend."""
 
 
-def use_course_style() -> None:
+def use_course_style():
     """Set matplotlib to the look of the course, for the running kernel.
 
     Figures are SVG with text kept as text: sharp at every size, small, and the same
@@ -84,12 +84,12 @@ def show_matrix(matrix, ax=None, row_label="user", column_label="film"):
     return ax
 
 
-def star_norm() -> BoundaryNorm:
+def star_norm():
     """Map the ratings 1 to 5 to the five steps of `STARS`."""
     return BoundaryNorm(np.arange(0.5, 6), STARS.N)
 
 
-def add_star_bar(mappable, ax) -> None:
+def add_star_bar(mappable, ax):
     """Add the colour bar of the ratings 1 to 5 beside `ax`."""
     bar = ax.figure.colorbar(mappable, ax=ax, ticks=range(1, 6), shrink=0.8)
     bar.set_label("rating (stars)")

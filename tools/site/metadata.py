@@ -12,7 +12,7 @@ from urllib.parse import urljoin
 
 from docutils import nodes
 
-from tools.site.orientation import chapters, parts
+from tools import chapters
 
 CARD = "_static/card.png"
 CARD_ALT = "A matrix of ratings, mostly holes, and the two thin matrices that fill them"
@@ -71,7 +71,7 @@ def learning_resource(app, page: str, doctree, description: str) -> dict:
     if base:
         said["url"] = urljoin(base, f"{page}.html")
         said["image"] = urljoin(base, CARD)
-    taught = [page for _, pages in parts(env) for page in chapters(env, pages)]
+    taught = [f"book/{name}" for name in chapters.teaching_chapters()]
     if page == config.root_doc:
         said["@type"] = ["Book", "LearningResource"]
         said["learningResourceType"] = "course"
