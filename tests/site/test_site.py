@@ -1,8 +1,10 @@
 """The built site: complete, linked, labelled, and asking no other host for anything."""
 
 import base64
+import importlib
 import io
 import json
+import pkgutil
 import re
 from functools import cache
 from html.parser import HTMLParser
@@ -15,6 +17,7 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
+import als_course
 from als_course import plots
 from tools import chapters
 from tools.site import figures, theme_fixes
@@ -254,6 +257,23 @@ def test_build_status_tells_of_every_run_and_every_package():
 def test_the_theme_is_mended_and_mending_twice_changes_nothing(page):
     html = page.read_text("utf-8")
     assert theme_fixes.clean(html, page) == html
+
+
+def test_the_library_page_has_every_module_and_every_name_it_offers():
+    ids = parse(SITE / "book" / "library.html").ids
+    for found in pkgutil.iter_modules(als_course.__path__, "als_course."):
+        assert f"module-{found.name}" in ids, found.name
+        for name in getattr(importlib.import_module(found.name), "__all__", []):
+            assert f"{found.name}.{name}" in ids, name
+    assert "als_course.als.ExplicitALS.fit" in ids, "also what it inherits"
+
+
+def test_the_first_use_of_a_function_leads_to_the_library():
+    for name in chapters.teaching_chapters():
+        links = [a["href"] for a in parse(SITE / "book" / f"{name}.html").all("a")
+                 if a.get("class") == "to-library"]  # fmt: skip
+        assert "library.html#als_course.plots.use_course_style" in links, name
+        assert len(set(links)) == len(links), "one for each name"
 
 
 def test_no_formula_is_left_as_tex(page):

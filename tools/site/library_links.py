@@ -1,4 +1,4 @@
-"""Lead from the first use of a library function on a page to its reference.
+"""Document the library, and lead to it from the first use of a function on a page.
 
 The link is put on the name in the code itself, where `als_course` is imported and the
 function called, so that a chapter needs no mark-up for it and its notebook shows none.
@@ -50,8 +50,19 @@ def list_references(app, what, name, obj, options, lines) -> None:
         lines[number] = re.sub(r"(\[\d\])_", r"\1", line)
 
 
+def name_public_bases(app, name, obj, options, bases) -> None:
+    """Say of a class that its base is the nearest one with a name for others."""
+    while any(base.__name__.startswith("_") for base in bases):
+        bases[:] = [
+            above
+            for base in bases
+            for above in (base.__bases__ if base.__name__.startswith("_") else [base])
+        ]
+
+
 def setup(app):
     """Connect to Sphinx."""
+    app.connect("autodoc-process-bases", name_public_bases)
     app.connect("autodoc-process-docstring", list_references)
     app.connect("html-page-context", link_first_uses, priority=550)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

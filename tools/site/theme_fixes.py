@@ -88,6 +88,9 @@ CHANGES = [
     # -- lighter: names, marks and spaces of code look like code without a span each
     (r'<span class="[wnp]">([^<]*)</span>', r"\1"),
     (r"<style scoped>.*?</style>\s*", ""),
+    (r'(<dt class="sig .*?</dt>)',
+     lambda m: re.sub(r'<span class="(?:pre|o|default_value|sig-paren)">([^<]*)</span>',
+                      r"\1", m[1])),
     # -- long cells can be folded and start open
     (r'<details class="admonition hide above-input long">',
      '<details class="admonition hide above-input long" open>'),
