@@ -19,6 +19,7 @@ __all__ = [
     "bootstrap_rmse",
     "mae",
     "ndcg_at_k",
+    "paired_bootstrap",
     "precision_at_k",
     "ranking_scores",
     "recall_at_k",
@@ -386,6 +387,86 @@ def bootstrap_rmse(users, errors, n_resamples=1000, confidence=0.95, seed=0):
     return _bootstrap((squares, counts), pooled, n_resamples, confidence, seed)
 
 
+def paired_bootstrap(
+    first, second, users=None, root=False, n_resamples=2000, confidence=0.95, seed=0
+):
+    """Mean of one model minus that of another, with the interval of the difference.
+
+    Both models are scored on the same rows, and each resample draws users with
+    replacement, each with all of his or her rows and for both models: what makes a
+    user hard for both cancels. Ratings of one user resemble each other, so drawing
+    rows instead would make the interval too narrow.
+
+    A model fitted from several starts has a row of values for each. The difference is
+    averaged over the starts, and every resample is shifted by a draw of Student's t
+    with ``n_starts - 1`` degrees of freedom times the standard error over the starts.
+    Three starts are too few to be drawn with replacement themselves: no mean of such a
+    draw leaves their range, which misses the truth one time in four. With starts the
+    interval errs a little on the wide side.
+
+    Parameters
+    ----------
+    first, second : array-like of shape (n_rows,) or (n_starts, n_rows)
+        Finite values of the two models on the same rows; with `root`, squared errors.
+        A flat one stands for a model without a start.
+    users : array-like of shape (n_rows,), optional
+        Whose each row is; any kind of id. Each row is a user of its own if left out.
+    root : bool
+        Compare the roots of the means: with squared errors, the RMSE.
+    n_resamples : int
+    confidence : float
+        Between 0 and 1.
+    seed : int
+
+    Returns
+    -------
+    Interval
+        Of first minus second; from percentiles that are a little further out than
+        `confidence` says, as Student's t is than the normal distribution, since those
+        of few users fall short [1]_.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, a value is nan or infinite (with `root`, or negative), or
+        there are fewer than two users.
+
+    References
+    ----------
+    .. [1] T. Hesterberg, "What teachers should know about the bootstrap", The American
+       Statistician 69(4), 2015, on expanded percentile intervals.
+
+    Examples
+    --------
+    >>> better, worse = [0.5, 0.25, 1.0, 0.75], [0.25, 0.0, 0.75, 0.5]
+    >>> paired_bootstrap(better, worse)
+    Interval(estimate=0.25, low=0.25, high=0.25)
+    """
+    first, second = (np.atleast_2d(np.asarray(v, float)) for v in (first, second))
+    codes = _check_paired(first, second, users, root)
+    per_user = [np.bincount(codes, weights=row) for row in (*first, *second)]
+    sums = np.column_stack([*per_user, np.bincount(codes)])
+
+    def per_start(totals):
+        means = totals[..., :-1] / totals[..., -1:]
+        means = np.sqrt(means) if root else means
+        return means[..., : len(first)] - means[..., len(first) :]
+
+    found = per_start(sums.sum(axis=0))
+    rng = np.random.default_rng(seed)
+    draws = per_start(_resampled_sums(sums, n_resamples, rng)).mean(axis=-1)
+    if len(found) > 1:
+        places = (np.arange(n_resamples) + 0.5) / n_resamples
+        shifts = stats.t.ppf(places, len(found) - 1) * stats.sem(found)
+        draws += rng.permutation(shifts)
+    n_users = len(sums)
+    wide = np.sqrt(n_users / (n_users - 1)) * stats.t.isf(
+        (1 - confidence) / 2, n_users - 1
+    )
+    low, high = np.quantile(draws, [stats.norm.sf(wide), stats.norm.cdf(wide)])
+    return Interval(float(found.mean()), float(low), float(high))
+
+
 def _check_flat(actual, predicted):
     if np.ndim(actual) != 1 or np.ndim(predicted) != 1:
         raise ValueError(
@@ -457,6 +538,41 @@ def _divide(total, number):
     """Divide, with nan where there is nothing to divide by."""
     total = np.asarray(total, dtype=np.float64)
     return np.divide(total, number, out=np.full_like(total, np.nan), where=number != 0)
+
+
+def _check_paired(first, second, users, root):
+    """Return numbers for the users of the rows; refuse what cannot be paired."""
+    for values, name in [(first, "first"), (second, "second")]:
+        if values.ndim != 2 or not np.isfinite(values).all():
+            raise ValueError(f"{name} must be finite, one row of values a start")
+        if root and (values < 0).any():
+            raise ValueError(f"{name} must be squared errors, but some are negative")
+    if first.shape[1] != second.shape[1]:
+        raise ValueError(f"{first.shape[1]} rows of first, {second.shape[1]} of second")
+    if len(first) != len(second) and 1 not in (len(first), len(second)):
+        raise ValueError(f"{len(first)} starts of first, {len(second)} of second")
+    users = np.arange(first.shape[1]) if users is None else np.asarray(users)
+    if users.shape != first.shape[1:]:
+        raise ValueError(f"users of shape {users.shape} for {first.shape[1]} rows")
+    codes, names = pd.factorize(users)
+    if len(names) < 2 or (codes < 0).any():
+        raise ValueError("the bootstrap needs at least two users, none of them nan")
+    return codes
+
+
+def _resampled_sums(sums, n_resamples, rng):
+    """Totals over users drawn with replacement, of sums (n_users, n_columns)."""
+    n_users = len(sums)
+    size = max(1, 2**17 // n_users)
+    totals = []
+    for start in range(0, n_resamples, size):
+        n = min(size, n_resamples - start)
+        drawn = rng.integers(n_users, size=(n, n_users), dtype=np.int64)
+        drawn = drawn.astype(np.intp, copy=False)  # 32 bits wide in a browser
+        drawn += n_users * np.arange(n)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=n * n_users)
+        totals.append(times.reshape(n, n_users).astype(float) @ sums)
+    return np.concatenate(totals)
 
 
 def _bootstrap(samples, statistic, n_resamples, confidence, seed):
