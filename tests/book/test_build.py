@@ -11,9 +11,9 @@ import time
 import nbformat
 import pytest
 
-from tools import chapters, lock, pdf, runs
+from tools import chapters, pdf, runs
 
-needs_locks = pytest.mark.skipif(lock.fcntl is None, reason="no locks on Windows")
+needs_groups = pytest.mark.skipif(os.name == "nt", reason="no groups of processes")
 
 PAGE = """---
 jupytext:
@@ -33,6 +33,9 @@ print(f"answer {answer.ANSWER}")
 """
 
 
+SMALL = "    theme_fixes_all_match: false\n"  # no table, no citation
+
+
 @pytest.fixture
 def book(tmp_path):
     """A book of one page, with this project's settings and extensions.
@@ -45,6 +48,9 @@ def book(tmp_path):
     shutil.copytree(chapters.ROOT / "tools", folder / "tools", ignore=ignore)
     for name in ("_config.yml", "requirements.txt"):
         shutil.copy(chapters.ROOT / name, folder)
+    config = folder / "_config.yml"
+    text = config.read_text("utf-8").replace("  config:\n", f"  config:\n{SMALL}", 1)
+    config.write_text(text, "utf-8")
     (folder / "_toc.yml").write_text("format: jb-book\nroot: book/tiny\n", "utf-8")
     (folder / "book" / "tiny.md").write_text(PAGE, "utf-8")
     (folder / "book" / "als_course" / "answer.py").write_text("ANSWER = 41\n")
@@ -267,6 +273,16 @@ def test_each_warning_fails_the_build_and_says_where(book):
         assert re.search(rf"page-{named}\.md.*{named}", result.stderr), named
 
 
+def test_a_change_to_the_theme_that_finds_nothing_to_change_fails_the_build(book):
+    config = book / "_config.yml"
+    config.write_text(config.read_text("utf-8").replace(SMALL, ""), "utf-8")
+    result = build(book)
+    assert result.returncode != 0
+    said = re.findall(r"nothing on any page matches (.*)", result.stderr)
+    assert any("citation-list" in pattern for pattern in said), "the page cites nobody"
+    assert not any("fontawesome" in pattern for pattern in said), "every page has it"
+
+
 # -- interrupted, in company, and again ------------------------------------------------
 
 PICTURE = """
@@ -304,7 +320,7 @@ def until_it_runs(book, process):
         time.sleep(0.1)
 
 
-@needs_locks
+@needs_groups
 def test_a_build_that_was_killed_is_finished_by_the_next(book):
     (book / "book" / "tiny.md").write_text(PAGE + PICTURE + WAIT, "utf-8")
     with start(book) as first:
@@ -332,7 +348,6 @@ def test_a_build_that_was_killed_is_finished_by_the_next(book):
     assert not (made / ".html-unfinished").exists()
 
 
-@needs_locks
 def test_two_builds_at_once_take_turns_and_both_succeed(book):
     (book / "book" / "tiny.md").write_text(PAGE + WAIT, "utf-8")
     with start(book) as first:
@@ -359,7 +374,7 @@ def test_a_full_disk_is_named_and_the_next_build_is_whole(book):
     first = build(book, before=full)
     assert first.returncode != 0
     said = first.stdout + first.stderr
-    assert re.search(r"Cannot write .*_build.*Make room there", said), said[-3000:]
+    assert re.search(r"File too large.*_build|_build.*File too large", said), said
     second = build(book)
     assert second.returncode == 0, second.stdout + second.stderr
     assert "answer 41" in shown(book)
@@ -419,7 +434,8 @@ def test_with_addresses_pages_link_there_and_the_same_sources_give_the_same_byte
     first = built(PYTHONHASHSEED="0", TZ="Asia/Kolkata")
     check_addresses(book / "_build" / "html")
     (book / "book" / "tiny.md").touch()
-    assert built() == first, "written once more, over what is there"
+    again = built() | {"sitemap.xml": first["sitemap.xml"]}  # it lists what was written
+    assert again == first, "written once more, over what is there"
     shutil.rmtree(book / "_build")
     second = built(PYTHONHASHSEED="1", TZ="Pacific/Auckland")
     assert first.keys() == second.keys()

@@ -377,7 +377,7 @@ def test_ranking_scores_are_those_of_the_library(name, request):
     found = run.report["ranking"]
     assert found["at"] == 4
     for model, items in lists.items():
-        wanted = metrics.ranking_scores(items, test, k=4)[known].dropna()
+        wanted = metrics.ranking_scores(items, test, n=4)[known].dropna()
         assert found["users"] == len(wanted)
         assert found[model] == pytest.approx(
             wanted[["precision", "recall"]].mean().to_dict()

@@ -142,7 +142,7 @@ def test_a_student_without_java_is_told_what_to_do(tmp_path):
     )
     assert run.returncode == 1
     assert "no Java here can run it" in run.stderr
-    assert "-m als_course.spark" in run.stderr
+    assert "-m als_course.java" in run.stderr
     assert "Traceback" not in run.stderr
 
 

@@ -7,7 +7,7 @@ A tool of its own, not part of `make test`::
 
 `mutants.toml` has mistakes that people make. Each replaces a text that stands exactly
 once in its file, and in the `stored` notebook where one is named: an author made the
-mistake and then ran `make outputs`. In `arithmetic.py` Cosmic Ray changes four modules
+mistake and then ran `make outputs`. In `arithmetic.py` Cosmic Ray changes five modules
 in every place it finds. All are made in copies of the project, where the check that a
 mutant names must turn red. Before any mutant these checks run on an unchanged copy: one
 that is red already proves nothing. A run that was interrupted goes on where it stopped.
@@ -95,10 +95,10 @@ def by_cosmic_ray() -> list[Mutant]:
             f"{module}: {line}",
             file := f"book/als_course/{module}.py",
             {file: changed},
-            f"tests/library/test_{module}.py",
+            f"tests/library/test_{tests}.py",
             line,
         )
-        for module, line, changed in arithmetic.generate(ROOT)
+        for module, tests, line, changed in arithmetic.generate(ROOT)
     ]
 
 
