@@ -76,7 +76,7 @@ def start(book, *options, before="", **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | environment,
+        env=os.environ | {"PYTHONPATH": str(book / "book")} | environment,
         start_new_session=True,
     )
 
