@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from als_course.spark import find_java
+from als_course.java import find_java
 from tools import chapters
 
 BIN = Path(sys.executable).parent
