@@ -4,11 +4,14 @@
 with the items held fixed, then every item with the users held fixed. Each is an
 exact least-squares problem, so the objective never rises.
 
-Two engines solve it: NumPy, here, one row after the other, and Numba, in
-``als_course.kernels``, compiled and on all threads.
+What a model asks of a rating is a `Formula`, three numbers; with it `normal_equation`
+is the system of one user or item, in both models. Two engines solve all of them:
+NumPy, in `half_step`, one row after the other, and Numba, in ``als_course.kernels``,
+compiled and on all threads.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg.lapack import dposv, sposv
@@ -16,12 +19,13 @@ from scipy.sparse import csr_array
 from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import ThreadpoolController
 
-from als_course.baselines import DampedBiases, Recommender, check_ratings
+from als_course.baselines import DampedBiases
+from als_course.checks import check_amount, check_count
 from als_course.metrics import top_k
+from als_course.recommender import FactorRecommender, check_ratings
 
-__all__ = ["ExplicitALS", "ImplicitALS"]
+__all__ = ["ExplicitALS", "Formula", "ImplicitALS", "half_step", "normal_equation"]
 
-BLOCK_PAIRS = 4096  # factor rows gathered at once by `_dot_pairs`
 BLAS = ThreadpoolController()  # once, as finding the libraries takes 4 ms
 COMPILED_FROM = 1e7  # from this n_ratings x n_factors x n_iterations "auto" compiles
 CHOICES = {"engine": ("auto", "numba", "numpy"), "dtype": ("float64", "float32")}
@@ -30,27 +34,105 @@ SOLVERS = {"float64": dposv, "float32": sposv}
 SINGULAR = {"float64": 1e-13, "float32": 2e-6}
 
 
-class _FactorModel(Recommender):
-    """What models with user and item factors share; a base class, not a model.
+class Formula(NamedTuple):
+    """What a model asks of a place: a confidence c and a preference p.
 
-    A subclass defines the normal equations of a row, ``_products(X, values)`` -> XᵀWX
-    and Xᵀt, and the objective at the ratings, ``_loss(values, fitted)``. The numbers of
-    ``_formula()`` say the same to `kernels.half_step`.
+    Called with ratings r it gives c = base + alpha |r| and p. Places without a rating
+    have c = hole and p = 0. If hole is 0, the explicit model, they ask for nothing, and
+    p = r; otherwise, in the implicit model, p is whether r is above 0, a like.
+
+    A confidence that grows in another way needs no other formula: give the ratings
+    +c for a like and -c for all else, with alpha = 1 and base = 0.
     """
+
+    hole: float
+    alpha: float
+    base: float
+
+    def __call__(self, r):
+        """Confidences and preferences of ratings."""
+        return self.base + self.alpha * np.abs(r), (r > 0 if self.hole else r)
+
+    def asks(self, r):
+        """Whether each rating asks for factors; one that only denies needs none."""
+        return r > 0 if self.hole else np.ones(len(r), bool)
+
+
+def normal_equation(F, r, formula, holes, penalty):
+    """Make the linear system for the factors x of one user or item.
+
+    Weighted ridge regression of the preferences on the other side's factors f,
+
+        (hole Σ f fᵀ + Σ (c - hole) f fᵀ + penalty I) x = Σ c p f,
+
+    where the first sum runs over all places and the others over the rated ones.
+
+    Parameters
+    ----------
+    F, r : arrays of shape (n_rated, k) and (n_rated,)
+        The factors f of what was rated, and the ratings.
+    formula : Formula
+    holes : array of shape (k, k), or 0
+        The first sum, ``formula.hole`` included: the same for every row.
+    penalty : float
+
+    Returns
+    -------
+    gram, target : arrays of shape (k, k) and (k,)
+    """
+    c, p = formula(r)
+    gram = holes + (F.T * (c - formula.hole)) @ F
+    gram.flat[:: len(gram) + 1] += penalty
+    return gram, (c * p) @ F
+
+
+def half_step(ratings, fixed, penalties, asked, formula, singular, loss=True):
+    """Solve the factors of each row of ratings, those of its columns held fixed.
+
+    `als_course.kernels.half_step` does the same, compiled, and says what all this is.
+    This one stops at the first singular system.
+    """
+    n_rows, k = ratings.shape[0], fixed.shape[1]
+    solved, failed = np.zeros((n_rows, k), fixed.dtype), np.zeros(n_rows, bool)
+    solver, total = SOLVERS[fixed.dtype.name], 0.0
+    holes = formula.hole and formula.hole * (fixed.T @ fixed)
+    for row in np.flatnonzero(asked):
+        rated = slice(ratings.indptr[row], ratings.indptr[row + 1])
+        F, r = fixed[ratings.indices[rated]], ratings.data[rated]
+        system = normal_equation(F, r, formula, holes, penalties[row])
+        cholesky, solved[row], not_positive = solver(*system)
+        pivots = cholesky.diagonal() ** 2
+        # Written so that nan, from numbers too big to square, counts as singular.
+        if not_positive or not pivots.min() > singular * pivots.max():
+            failed[row] = True
+            break
+        if loss:
+            fitted, (c, p) = (F @ solved[row]).astype(np.float64), formula(r)
+            total += np.sum(c * (p - fitted) ** 2 - formula.hole * fitted**2)
+    return solved, total, failed
+
+
+class _Side(NamedTuple):
+    """One side of a sweep: the ratings of the users, or of the items, in rows."""
+
+    ratings: csr_array
+    penalties: np.ndarray  # λ w of each row
+    counts: np.ndarray  # how many ratings of each row ask for factors
+
+
+class _AlternatingLeastSquares(FactorRecommender):
+    """What both models share; a base class, not a model.
+
+    A subclass has a `formula`, and `biases` if these come off the ratings first.
+    """
+
+    biases = False
 
     def __post_init__(self):
         """Check the parameters."""
-        for name in ("n_factors", "n_iterations"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-                raise TypeError(f"{name} must be an integer, got {value!r}")
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if not 0 <= self.regularization < np.inf:
-            raise ValueError(
-                f"regularization must be finite and at least 0, "
-                f"got {self.regularization}"
-            )
+        check_count(self.n_factors, "n_factors")
+        check_count(self.n_iterations, "n_iterations")
+        check_amount(self.regularization, "regularization")
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
@@ -90,35 +172,30 @@ class _FactorModel(Recommender):
            randomness", SIAM Review 53(2), 2011, section 1.6.
         """
         ratings = check_ratings(ratings, dtype=self.dtype)
-        kernels = self._load_kernels(ratings)
-        self.engine_ = "numba" if kernels else "numpy"
-        by_user = self._prepare(ratings)
-        by_item = by_user.T.tocsr()
-        user_penalties = self._penalties(by_user)
-        item_penalties = self._penalties(by_item)
-        users, items = self._counts(by_user) > 0, self._counts(by_item) > 0
+        solve = self._load_engine(ratings)
+        self._offset = DampedBiases().fit(ratings) if self.biases else None
+        by_user = self._residuals(ratings)
+        users, items = self._side(by_user), self._side(by_user.T.tocsr())
+        if not users.counts.any():
+            raise ValueError("no rating is above 0, so there is no like to learn from")
         history = []
         # One thread: the systems are too small to share out.
         with BLAS.limit(limits=1, user_api="blas"):
             item_factors = self._start(by_user, start)
             for _ in range(self.n_iterations):
                 older = item_factors
-                user_factors, _ = self._half_step(
-                    by_user, older, user_penalties, users, "user", kernels
-                )
-                item_factors, loss = self._half_step(
-                    by_item, user_factors, item_penalties, items, "item", kernels
-                )
+                user_factors, _ = self._solve(users, older, "user", solve)
+                item_factors, loss = self._solve(items, user_factors, "item", solve)
                 history.append(
                     loss
-                    + np.sum(self._holes(user_factors) * self._holes(item_factors))
-                    + user_penalties @ np.sum(user_factors**2, axis=1)
-                    + item_penalties @ np.sum(item_factors**2, axis=1)
+                    + self._loss_of_holes(user_factors, item_factors)
+                    + users.penalties @ np.sum(user_factors**2, axis=1)
+                    + items.penalties @ np.sum(item_factors**2, axis=1)
                 )
         self.user_factors_, self.item_factors_ = user_factors, item_factors
         self._older_item_factors = older  # those that the users were solved with
         self.history_ = np.array(history)
-        self._remember(ratings)
+        self._remember(ratings, users.counts, items.counts)
         return self
 
     def fold_in(self, ratings_row):
@@ -140,10 +217,8 @@ class _FactorModel(Recommender):
 
         Raises
         ------
-        NotFittedError
-            Before `fit`.
-        TypeError, ValueError
-            As `check_ratings` does, or if the row has another shape.
+        NotFittedError, TypeError, ValueError
+            Before `fit`; as `check_ratings` does; if the row has another shape.
         """
         self._check_fitted()
         row = check_ratings(ratings_row, allow_empty=True, dtype=self.dtype)
@@ -152,106 +227,44 @@ class _FactorModel(Recommender):
                 f"ratings_row has shape {row.shape}, must be (1, {self.n_items_}): "
                 "one user, and the items that the model was fitted on"
             )
-        penalties = self._penalties(row)
-        row, asked = self._prepare_row(row), self._counts(row) > 0
-        return self._half_step(row, self.item_factors_, penalties, asked, "user")[0][0]
+        side = self._side(self._residuals(row))
+        return self._solve(side, self.item_factors_, "user", half_step)[0][0]
 
-    def similar_items(self, item, n=10):
-        """Find the items whose factors point the same way.
-
-        Parameters
-        ----------
-        item : int
-            Column number in the ratings matrix.
-        n : int
-            Length of the list; fewer come back when there are fewer other items.
-
-        Returns
-        -------
-        items : int array of shape (n,)
-            Without `item` itself; highest similarity first, equal ones by column.
-        similarities : float64 array of shape (n,)
-            Cosines, from -1 to 1; 0 with an item whose factors are all 0.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        ValueError
-            If the item is unknown or `n` is below 1.
-        """
-        item = _one(self._check_items(item))
-        return _most_similar(item, n, self.item_factors_)
-
-    def similar_users(self, user, n=10):
-        """Find the users whose factors point the same way.
-
-        Parameters
-        ----------
-        user : int
-            Row number in the ratings matrix.
-        n : int
-            Length of the list; fewer come back when there are fewer other users.
-
-        Returns
-        -------
-        users : int array of shape (n,)
-            Without `user`; highest similarity first, equal ones by row.
-        similarities : float64 array of shape (n,)
-            Cosines, from -1 to 1; 0 with a user whose factors are all 0.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        ValueError
-            If the user is unknown or `n` is below 1.
-        """
-        user = _one(self._check_users(user))
-        return _most_similar(user, n, self.user_factors_)
-
-    def _load_kernels(self, ratings):
-        """Import the compiled kernels if the engine asks for them, else return None."""
+    def _load_engine(self, ratings):
+        """Return the compiled half-step if the engine asks for it, else NumPy's."""
+        self.engine_ = "numpy"
         size = ratings.nnz * self.n_factors * self.n_iterations
         small = self.engine == "auto" and size < COMPILED_FROM
         if self.engine == "numpy" or small:
-            return None
+            return half_step
         try:
             from als_course import kernels  # half a second, so only where needed
         except ImportError as error:
             if self.engine == "auto":
-                return None
+                return half_step
             raise ImportError(
                 "engine='numba' needs Numba, which cannot be imported; install "
                 "requirements.txt, or take engine='numpy'"
             ) from error
-        return kernels
+        self.engine_ = "numba"
+        return kernels.half_step
 
-    def _prepare(self, ratings):
-        """Return what the factors are fitted on; a chance to check and to learn."""
-        return ratings
+    def _residuals(self, ratings):
+        """Return what the factors are fitted on: ratings, or what biases leave."""
+        return self._offset.residuals(ratings) if self.biases else ratings
 
-    def _prepare_row(self, row):
-        """Do the same for the row of a user never seen."""
-        return row
-
-    def _counts(self, ratings):
-        """Count the ratings of each row that ask for factors."""
-        return np.diff(ratings.indptr)
-
-    def _holes(self, factors):
-        """Return what all places, rated or not, add to a Gram matrix."""
-        return 0.0
-
-    def _penalties(self, ratings):
-        """λ w of each row."""
-        counts = self._counts(ratings)
+    def _side(self, ratings):
+        """Count what asks for factors in each row, and weigh its penalty."""
+        asking = self.formula.asks(ratings.data), ratings.indices, ratings.indptr
+        ones = np.ones(ratings.shape[1], "i4")
+        counts = csr_array(asking, shape=ratings.shape) @ ones
         weights = counts if self.weighted_regularization else np.ones(len(counts))
-        return self.regularization * weights
+        return _Side(ratings, self.regularization * weights, counts)
 
-    def _filled(self, ratings):
-        """Return the matrix whose stored entries the factors should reproduce."""
-        return ratings
+    def _loss_of_holes(self, user_factors, item_factors):
+        """Sum hole (x y)² over all places; the loss takes it off at the rated ones."""
+        hole, X, Y = self.formula.hole, user_factors, item_factors
+        return hole and hole * np.sum((X.T @ X) * (Y.T @ Y))
 
     def _start(self, ratings, start):
         """Return the first item factors."""
@@ -261,7 +274,10 @@ class _FactorModel(Recommender):
             factors = rng.normal(scale=self.n_factors**-0.5, size=size)
             if start == "svd":
                 seed = int(rng.integers(2**32))
-                found = _singular_vectors(self._filled(ratings), self.n_factors, seed)
+                _, p = self.formula(ratings.data)
+                parts = p.astype(self.dtype), ratings.indices, ratings.indptr
+                preferences = csr_array(parts, shape=ratings.shape)
+                found = _singular_vectors(preferences, self.n_factors, seed)
                 factors[:, : found.shape[1]] = found
             elif start is not None:
                 raise ValueError(f"start must be 'svd' or arrays, got {start!r}")
@@ -276,46 +292,23 @@ class _FactorModel(Recommender):
             raise ValueError("start holds nan or infinity")
         return factors[1]
 
-    def _half_step(self, ratings, fixed, penalties, asked, kind, kernels=None):
-        """Solve the factors of each row of ratings, those of its columns held fixed.
+    def _solve(self, side, fixed, kind, solve):
+        """Do a half-step, or say which user or item has a singular system.
 
-        With X the fixed factors of what a row rated, solves
-        ``(XᵀWX + holes + penalty I) x = Xᵀt``: the normal equations of weighted ridge
-        regression.
-
-        Parameters
-        ----------
-        ratings : csr_array of shape (n_rows, n_columns)
-        fixed : array of shape (n_columns, k)
-        penalties : float64 array of shape (n_rows,)
-        asked : bool array of shape (n_rows,)
-            Which rows ask for factors.
-        kind : str
-            "user" or "item", for the error message.
-        kernels : module, optional
-            What solves; NumPy otherwise.
-
-        Returns
-        -------
-        solved : array of shape (n_rows, k)
-            Zero for rows that do not ask.
-        loss : float
-            The objective at the ratings; 0 if `kind` is "user", as nobody asks.
+        The loss is computed with the items only, as nobody asks for the users'.
         """
-        solve = kernels.half_step if kernels else self._solve_rows
         solved, loss, failed = solve(
-            ratings,
+            side.ratings,
             fixed,
-            self._holes(fixed),
-            penalties,
-            asked,
-            self._formula(),
+            side.penalties,
+            side.counts > 0,
+            self.formula,
             SINGULAR[self.dtype],
             loss=kind == "item",
         )
         if failed.any():
             row = np.argmax(failed)
-            n_ratings = ratings.indptr[row + 1] - ratings.indptr[row]
+            n_ratings = side.ratings.indptr[row + 1] - side.ratings.indptr[row]
             raise ValueError(
                 f"the system of {kind} {row} ({n_ratings} ratings, {fixed.shape[1]} "
                 "factors) is singular; raise regularization or lower n_factors"
@@ -324,40 +317,9 @@ class _FactorModel(Recommender):
             )
         return solved, loss
 
-    def _solve_rows(
-        self, ratings, fixed, holes, penalties, asked, formula, singular, loss
-    ):
-        """Do what `kernels.half_step` does, up to the first singular system."""
-        n_rows, k = ratings.shape[0], fixed.shape[1]
-        solved, failed = np.zeros((n_rows, k), fixed.dtype), np.zeros(n_rows, bool)
-        solver = SOLVERS[self.dtype]
-        for row in np.flatnonzero(asked):
-            rated = slice(ratings.indptr[row], ratings.indptr[row + 1])
-            X = fixed[ratings.indices[rated]]
-            gram, target = self._products(X, ratings.data[rated])
-            gram += holes
-            gram.flat[:: k + 1] += penalties[row]
-            cholesky, solved[row], not_positive = solver(gram, target)
-            pivots = cholesky.diagonal() ** 2
-            # Written so that nan, from numbers too big to square, counts as singular.
-            if not_positive or not pivots.min() > singular * pivots.max():
-                failed[row] = True
-                break
-        if not loss:
-            return solved, 0.0, failed
-        rows = np.repeat(np.arange(n_rows), np.diff(ratings.indptr))
-        fitted = _dot_pairs(solved, fixed, rows, ratings.indices)
-        return solved, self._loss(ratings.data, fitted), failed
-
-    def _score(self, users, items):
-        return _dot_pairs(self.user_factors_, self.item_factors_, users, items)
-
-    def _score_all(self, users):
-        return self.user_factors_[users] @ self.item_factors_.T
-
 
 @dataclass(eq=False)
-class ExplicitALS(_FactorModel):
+class ExplicitALS(_AlternatingLeastSquares):
     r"""Factorise ratings by alternating least squares.
 
     Minimises, over the observed ratings :math:`\Omega`,
@@ -400,10 +362,13 @@ class ExplicitALS(_FactorModel):
     Attributes
     ----------
     user_factors_ : array of shape (n_users, k)
-        Zero for users without ratings, whose prediction is 0, or the bias.
+        Zero for users without ratings.
     item_factors_ : array of shape (n_items, k)
         Likewise.
-    mean_, user_biases_, item_biases_ : float, arrays (n_users,) and (n_items,)
+    mean_ : float
+        Mean of the training ratings. With `biases` it is added to every prediction;
+        without, it is the prediction where the user or the item has no rating.
+    user_biases_, item_biases_ : arrays of shape (n_users,) and (n_items,)
         Added to the product of the factors. All 0 without `biases`.
     history_ : float64 array of shape (n_iterations,)
         The objective after each sweep; with `biases`, on what they leave over.
@@ -439,50 +404,34 @@ class ExplicitALS(_FactorModel):
     engine: str = "auto"
     dtype: str = "float64"
 
-    def _prepare(self, ratings):
-        n_users, n_items = ratings.shape
-        self.mean_ = 0.0
-        self.user_biases_, self.item_biases_ = np.zeros(n_users), np.zeros(n_items)
+    formula = Formula(hole=0.0, alpha=0.0, base=1.0)
+
+    def _remember(self, ratings, user_counts, item_counts):
+        super()._remember(ratings, user_counts, item_counts)
+        self.mean_ = float(np.mean(ratings.data, dtype=np.float64))
+        self.user_biases_, self.item_biases_ = map(np.zeros, ratings.shape)
         if self.biases:
-            self._biases = DampedBiases().fit(ratings)
-            self.mean_ = self._biases.mean_
-            self.user_biases_ = self._biases.user_biases_
-            self.item_biases_ = self._biases.item_biases_
-        return self._residuals(ratings, self.user_biases_)
-
-    def _prepare_row(self, row):
-        user_biases = self._biases._user_biases(row) if self.biases else np.zeros(1)
-        return self._residuals(row, user_biases)
-
-    def _residuals(self, ratings, user_biases):
-        """Take the biases off; a residual of 0 stays stored."""
-        if not self.biases:
-            return ratings
-        residuals = ratings.copy()
-        residuals.data -= self.mean_ + self.item_biases_[ratings.indices]
-        residuals.data -= np.repeat(user_biases, np.diff(ratings.indptr))
-        return residuals
-
-    def _formula(self):
-        return 0.0, 0.0, 1.0
-
-    def _products(self, X, values):
-        return X.T @ X, values @ X
-
-    def _loss(self, values, fitted):
-        return np.sum((values - fitted) ** 2)
+            self.user_biases_ = self._offset.user_biases_
+            self.item_biases_ = self._offset.item_biases_
 
     def _score(self, users, items):
-        biases = self.mean_ + self.user_biases_[users] + self.item_biases_[items]
-        return biases + super()._score(users, items)
+        return self._add_offset(super()._score(users, items), users, items)
 
     def _score_all(self, users):
-        biases = self.mean_ + self.user_biases_[users, None] + self.item_biases_
-        return biases + super()._score_all(users)
+        items = np.arange(self.n_items_)
+        return self._add_offset(super()._score_all(users), users[:, None], items)
+
+    def _add_offset(self, products, users, items):
+        """Add the biases; without them, the mean stands in for the unknown."""
+        if self.biases:
+            biases = self.mean_ + self.user_biases_[users] + self.item_biases_[items]
+            return products + biases
+        known = self.known_users_[users] & self.known_items_[items]
+        return np.where(known, products, self.mean_)
 
 
 @dataclass(eq=False)
-class ImplicitALS(_FactorModel):
+class ImplicitALS(_AlternatingLeastSquares):
     r"""Factorise likes, where what is not stored counts as well, a little.
 
     A rating r above 0 is a like, preference p = 1; all else, holes included, is
@@ -496,22 +445,14 @@ class ImplicitALS(_FactorModel):
 
     No dense matrix is made: :math:`Y^T C_u Y = Y^T Y + Y_u^T (C_u - I) Y_u`, where
     :math:`Y_u` are the items that user u rated and the first term is the same for all
-    users. A sweep costs O(n_ratings k² + (n_users + n_items) k³) time; memory is
-    O(n_ratings + (n_users + n_items) k). The result does not depend on the number of
-    threads: NumPy runs on one, and Numba solves each user or item on one.
+    users. Time and memory are those of `ExplicitALS`.
 
     Parameters
     ----------
-    n_factors : int
-        The rank k, at least 1.
-    regularization : float
-        λ, at least 0.
+    n_factors, regularization, n_iterations, random_state, engine, dtype
+        As in `ExplicitALS`; a regularisation of 0 asks for less here.
     alpha : float
         α, above 0: how fast confidence grows with r.
-    n_iterations : int
-        Number of sweeps, at least 1.
-    random_state : int or numpy.random.Generator
-        Seed of the first item factors, normal with variance 1/k.
     confidence : {"alpha*r", "1+alpha*r"}
         The formula of c at a stored rating; holes have c = 1. The first is that of
         the library implicit, where αr = 1 weighs a like no more than a hole; the
@@ -519,24 +460,15 @@ class ImplicitALS(_FactorModel):
     weighted_regularization : bool
         If false, w is 1, as in implicit. If true, w is the number of likes of the user
         or item, as in Spark.
-    engine : {"auto", "numba", "numpy"}
-        What solves. With "auto", Numba does if it is installed and there are
-        1e7 ratings times factors times sweeps or more, so that it pays to load it.
-        The factors agree to 1e-9 of the largest, in float32 to 1e-5.
-    dtype : {"float64", "float32"}
-        Type of the ratings and factors while fitting. float32 takes half the memory
-        and, with Numba, two thirds of the time.
 
     Attributes
     ----------
     user_factors_ : array of shape (n_users, k)
-        Zero for users without likes, whose scores are 0.
+        Zero for users without likes; their scores are the items' numbers of likes.
     item_factors_ : array of shape (n_items, k)
         Likewise.
-    history_ : float64 array of shape (n_iterations,)
-        The objective after each sweep.
-    engine_ : {"numba", "numpy"}
-        What solved.
+    history_, engine_
+        As in `ExplicitALS`.
 
     Raises
     ------
@@ -578,12 +510,16 @@ class ImplicitALS(_FactorModel):
     def __post_init__(self):
         """Check the parameters."""
         super().__post_init__()
-        if not 0 < self.alpha < np.inf:
-            raise ValueError(f"alpha must be finite and above 0, got {self.alpha}")
+        check_amount(self.alpha, "alpha", positive=True)
         if self.confidence not in ("alpha*r", "1+alpha*r"):
             raise ValueError(
                 f"confidence must be 'alpha*r' or '1+alpha*r', got {self.confidence!r}"
             )
+
+    @property
+    def formula(self):
+        """The confidence of a rating and of a hole, which is 1."""
+        return Formula(1.0, float(self.alpha), float(self.confidence == "1+alpha*r"))
 
     def explain(self, user, item, n=10):
         r"""Find which of a user's likes carry the score of an item.
@@ -616,71 +552,30 @@ class ImplicitALS(_FactorModel):
 
         Raises
         ------
-        NotFittedError
-            Before `fit`.
-        ValueError
-            If the user or item is unknown or `n` is below 1.
+        NotFittedError, ValueError
+            Before `fit`; if the user or item is unknown or `n` is below 1.
         """
-        user, item = _one(self._check_users(user)), _one(self._check_items(item))
+        user = self._check_user(user)
+        item = self._check_item(item)
         row = self._ratings[[user]]
-        X = self._older_item_factors[row.indices]
-        gram, _ = self._products(X, row.data)
-        gram += self._holes(self._older_item_factors)
-        gram.flat[:: self.n_factors + 1] += self._penalties(row)
+        Y, formula = self._older_item_factors, self.formula
+        F, (c, p) = Y[row.indices], formula(row.data)
+        holes, penalty = formula.hole * (Y.T @ Y), self._side(row).penalties[0]
+        gram, _ = normal_equation(F, row.data, formula, holes, penalty)
         # Not singular, or `fit` had said so, unless there are no likes to be summed.
         _, weighted, _ = SOLVERS[self.dtype](gram, self.item_factors_[item])
-        liked = row.data > 0
-        contributions = self._confidences(row.data) * (X @ weighted)
-        found, best = top_k(contributions[liked], n)
-        return row.indices[liked][found], best
+        found, best = top_k((c * p * (F @ weighted))[p], n)
+        return row.indices[p][found], best
 
-    def _prepare(self, ratings):
-        if not (ratings.data > 0).any():
-            raise ValueError("no rating is above 0, so there is no like to learn from")
-        return ratings
-
-    def _filled(self, ratings):
-        likes = (ratings.data > 0).astype(ratings.dtype)
-        return csr_array((likes, ratings.indices, ratings.indptr), shape=ratings.shape)
-
-    def _counts(self, ratings):
-        likes = (ratings.data > 0, ratings.indices, ratings.indptr)
-        return csr_array(likes, shape=ratings.shape) @ np.ones(ratings.shape[1], "i4")
-
-    def _confidences(self, values):
-        return (self.confidence == "1+alpha*r") + self.alpha * np.abs(values)
-
-    def _holes(self, factors):
-        return factors.T @ factors
-
-    def _formula(self):
-        return 1.0, self.alpha, self._confidences(0)
-
-    def _products(self, X, values):
-        confidences = self._confidences(values)
-        # The holes hold each place once already.
-        return (X.T * (confidences - 1)) @ X, (confidences * (values > 0)) @ X
-
-    def _loss(self, values, fitted):
-        errors = (values > 0) - fitted
-        return np.sum(self._confidences(values) * errors**2 - fitted**2)
-
-
-def _dot_pairs(user_factors, item_factors, users, items):
-    """Dot products of the factors of each pair, a block of pairs at a time."""
-    products = np.empty(len(users))
-    for start in range(0, len(users), BLOCK_PAIRS):
-        block = slice(start, start + BLOCK_PAIRS)
-        products[block] = np.einsum(
-            "ij,ij->i", user_factors[users[block]], item_factors[items[block]]
-        )
-    return products
+    def _score(self, users, items):
+        scores = super()._score(users, items)
+        return np.where(self.known_users_[users], scores, self.popularity_[items])
 
 
 def _singular_vectors(matrix, k, seed):
     """Right singular vectors, each times the root of its singular value."""
     k = min(k, *matrix.shape)
-    # One power iteration: what it leaves to be found, a sweep finds sooner.
+    # n_iter=1: a second power iteration costs more than the sweep that it saves.
     _, values, vectors = randomized_svd(
         matrix,
         k,
@@ -690,19 +585,3 @@ def _singular_vectors(matrix, k, seed):
         random_state=seed,
     )
     return vectors.T * np.sqrt(values)
-
-
-def _one(number):
-    if number.ndim:
-        raise ValueError(f"give one number, got an array of shape {number.shape}")
-    return number
-
-
-def _most_similar(number, n, factors):
-    lengths = np.linalg.norm(factors, axis=1)
-    lengths[lengths == 0] = 1.0
-    directions = factors / lengths[:, None]
-    cosines = directions @ directions[number]
-    cosines[number] = -np.inf
-    found, best = top_k(cosines, n)
-    return found[found >= 0], best[found >= 0]

@@ -1,16 +1,12 @@
-"""What a recommender must beat: constants, means, biases, popularity and chance.
-
-All models of the course, these and those of ``als_course.als``, work on a SciPy CSR
-matrix whose **rows are users and columns are items**, and share `Recommender`.
-"""
+"""What a recommender must beat: constants, means, biases, popularity and chance."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from sklearn.exceptions import NotFittedError
 
-from als_course.metrics import top_k
+from als_course.checks import check_amount, check_csr
+from als_course.recommender import Recommender
 
 __all__ = [
     "DampedBiases",
@@ -19,199 +15,7 @@ __all__ = [
     "ItemNeighbours",
     "MostPopular",
     "RandomRanking",
-    "Recommender",
-    "check_ratings",
 ]
-
-BLOCK_CELLS = 2**22  # scores held at once by `recommend`: 32 MB
-
-
-def check_ratings(ratings, allow_empty=False, dtype="float64"):
-    """Check a ratings matrix and return it as floats.
-
-    A stored entry is a rating, a stored zero too; all else is unknown.
-
-    Parameters
-    ----------
-    ratings : CSR array or matrix of shape (n_users, n_items)
-        Of integers or floats, with at most one entry for a user and an item.
-    allow_empty : bool
-        Accept a matrix without any rating.
-    dtype : {"float64", "float32"}
-        Of what is returned.
-
-    Returns
-    -------
-    csr_array of shape (n_users, n_items)
-        A copy with sorted columns.
-
-    Raises
-    ------
-    TypeError
-        If `ratings` is not CSR or not numeric.
-    ValueError
-        If it is empty, or holds nan, infinity, numbers too large for `dtype`, or two
-        ratings for one user and item.
-    """
-    if not sparse.issparse(ratings) or ratings.format != "csr":
-        kind = getattr(ratings, "format", type(ratings).__name__)
-        raise TypeError(
-            "ratings must be a SciPy CSR matrix, users in rows and items in columns, "
-            f"got {kind}; build one with scipy.sparse.csr_array((rating, (user, item)))"
-        )
-    if ratings.dtype.kind not in "iuf":
-        raise TypeError(f"ratings must be integers or floats, got {ratings.dtype}")
-    if ratings.ndim != 2:
-        raise ValueError(f"ratings must have two dimensions, got shape {ratings.shape}")
-    if ratings.nnz == 0 and not allow_empty:
-        raise ValueError(f"the ratings matrix {ratings.shape} holds no rating")
-    with np.errstate(over="ignore"):
-        data = ratings.data.astype(dtype)
-    small = max(*ratings.shape, ratings.nnz) < 2**31
-    index = np.int32 if small else np.int64
-    parts = data, ratings.indices.astype(index), ratings.indptr.astype(index)
-    checked = sparse.csr_array(parts, shape=ratings.shape)
-    checked.check_format(full_check=True)
-    checked.sort_indices()
-    # Two neighbours with one column are the same place unless a row begins between.
-    repeated = checked.indices[1:] == checked.indices[:-1]
-    starts = checked.indptr[1:-1]
-    repeated[starts[(starts > 0) & (starts < checked.nnz)] - 1] = False
-    for bad, problem in [
-        (~np.isfinite(checked.data), f"is not finite in {dtype}; drop or mend it"),
-        (repeated, "is there more than once; keep one, or their mean"),
-    ]:
-        if bad.any():
-            at = np.flatnonzero(bad)[0]
-            user = np.searchsorted(checked.indptr, at, side="right") - 1
-            where = f"user {user}, item {checked.indices[at]}"
-            raise ValueError(f"the rating of {where} {problem}")
-    return checked
-
-
-class Recommender:
-    """What every model of the course can do; a base class, not a model.
-
-    A subclass defines ``_fit(ratings)`` and ``_score(users, items)`` for int arrays
-    that broadcast against each other.
-
-    Attributes
-    ----------
-    n_users_, n_items_ : int
-        Shape of the ratings matrix given to `fit`.
-    """
-
-    def fit(self, ratings):
-        """Learn from ratings.
-
-        Parameters
-        ----------
-        ratings : CSR array or matrix of shape (n_users, n_items)
-            Stored entries are the ratings, stored zeros included.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        TypeError, ValueError
-            As `check_ratings` does.
-        """
-        ratings = check_ratings(ratings)
-        self._fit(ratings)
-        self._remember(ratings)
-        return self
-
-    def predict(self, users, items):
-        """Score pairs of users and items, elementwise.
-
-        Parameters
-        ----------
-        users, items : int or int array-like of shape (n_pairs,)
-            Row and column numbers in the ratings matrix; of one shape.
-
-        Returns
-        -------
-        float64 array of shape (n_pairs,), or float
-            Predicted ratings, not clipped to the scale; for models that only rank,
-            scores.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        ValueError
-            If a user or an item is unknown, or the shapes differ.
-        """
-        users, items = self._check_users(users), self._check_items(items)
-        if users.shape != items.shape:
-            raise ValueError(
-                f"users {users.shape} and items {items.shape} differ in shape; "
-                "give one item for each user"
-            )
-        return self._score(users.ravel(), items.ravel()).reshape(users.shape)[()]
-
-    def recommend(self, user, n=10, exclude_seen=True):
-        """Rank the items for one user or for several.
-
-        Parameters
-        ----------
-        user : int or int array-like of shape (n_asked,)
-            Row numbers in the ratings matrix.
-        n : int
-            Length of the list. Fewer items come back when fewer are left.
-        exclude_seen : bool
-            Leave out what the user has rated.
-
-        Returns
-        -------
-        items : int array of shape (n,) or (n_asked, n)
-            Item columns, highest score first; equal scores by column, ascending. With
-            several users, lists too short are filled up with -1.
-        scores : float64 array of the same shape
-            Minus infinity where `items` is -1.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        ValueError
-            If a user is unknown or `n` is below 1.
-        """
-        users = self._check_users(user)
-        if users.ndim == 0:
-            items, scores = self.recommend(users[None], n, exclude_seen)
-            return items[items >= 0], scores[items >= 0]
-        lists = []
-        size = max(1, BLOCK_CELLS // self.n_items_)
-        for start in range(0, max(1, len(users)), size):
-            block = users[start : start + size]
-            seen = self._ratings[block] if exclude_seen else None
-            lists.append(top_k(self._score_all(block), n, exclude=seen))
-        items, scores = zip(*lists, strict=True)
-        return np.concatenate(items), np.concatenate(scores)
-
-    def _remember(self, ratings):
-        self._ratings = ratings
-        self.n_users_, self.n_items_ = ratings.shape
-
-    def _score_all(self, users):
-        """Scores of all items for each of the users, (n_asked, n_items)."""
-        scores = self._score(users[:, None], np.arange(self.n_items_))
-        return np.broadcast_to(scores, (len(users), self.n_items_))
-
-    def _check_fitted(self):
-        if not hasattr(self, "n_users_"):
-            raise NotFittedError(f"call {type(self).__name__}.fit(ratings) first")
-
-    def _check_users(self, users):
-        self._check_fitted()
-        return _check_numbers(users, self.n_users_, "user")
-
-    def _check_items(self, items):
-        self._check_fitted()
-        return _check_numbers(items, self.n_items_, "item")
 
 
 @dataclass(eq=False)
@@ -222,6 +26,8 @@ class GlobalMean(Recommender):
     ----------
     mean_ : float
     """
+
+    personal = False
 
     def _fit(self, ratings):
         self.mean_ = float(ratings.data.mean())
@@ -256,12 +62,11 @@ class ItemMean(Recommender):
 
     damping: float = 0.0
 
+    personal = False
+
     def __post_init__(self):
         """Check the parameter."""
-        if not 0 <= self.damping < np.inf:
-            raise ValueError(
-                f"damping must be finite and at least 0, got {self.damping}"
-            )
+        check_amount(self.damping, "damping")
 
     def _fit(self, ratings):
         self.mean_ = float(ratings.data.mean())
@@ -312,13 +117,44 @@ class DampedBiases(ItemMean):
 
     def _fit(self, ratings):
         super()._fit(ratings)
-        self.user_biases_ = self._user_biases(ratings)
+        centred = _with_data(ratings, self._centre(ratings))
+        self.user_biases_ = _damped_means(centred, self.damping)
 
-    def _user_biases(self, ratings):
-        """Biases of the rows of ratings, given the items' biases."""
-        residuals = ratings.copy()
-        residuals.data -= self.mean_ + self.item_biases_[ratings.indices]
-        return _damped_means(residuals, self.damping)
+    def residuals(self, ratings):
+        """Take the mean and the biases off ratings, of these users or of others.
+
+        The items' biases are those of the training ratings; a row's own bias is
+        computed from what the row holds, by the formula above.
+
+        Parameters
+        ----------
+        ratings : CSR array or matrix of shape (n_rows, n_items)
+
+        Returns
+        -------
+        csr_array of shape (n_rows, n_items)
+            What is left over; a residual of 0 stays stored. float32 for float32
+            ratings, else float64.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        TypeError, ValueError
+            If `ratings` is not CSR or has another number of columns.
+        """
+        self._check_fitted()
+        check_csr(ratings, "ratings")
+        if ratings.shape[1] != self.n_items_:
+            raise ValueError(f"ratings must have {self.n_items_} columns")
+        left = self._centre(ratings)
+        biases = _damped_means(_with_data(ratings, left), self.damping)
+        left -= np.repeat(biases, np.diff(ratings.indptr))
+        narrow = ratings.dtype == np.float32
+        return _with_data(ratings, left.astype("f4" if narrow else "f8", copy=False))
+
+    def _centre(self, ratings):
+        return ratings.data - (self.mean_ + self.item_biases_[ratings.indices])
 
     def _score(self, users, items):
         return super()._score(users, items) + self.user_biases_[users]
@@ -446,6 +282,8 @@ class MostPopular(Recommender):
         Number of ratings; the score that `predict` and `recommend` give.
     """
 
+    personal = False
+
     def _fit(self, ratings):
         self.counts_ = np.bincount(ratings.indices, minlength=ratings.shape[1])
 
@@ -464,6 +302,7 @@ class RandomRanking(Recommender):
     """
 
     seed: int = 0
+    personal = False  # chance knows nobody; the floor stays a floor
 
     def _fit(self, ratings):
         pass
@@ -479,23 +318,15 @@ class RandomRanking(Recommender):
         return self._score_all(rows)[places, items]
 
 
+def _with_data(ratings, data):
+    """Put other numbers in the same places."""
+    parts = data, ratings.indices, ratings.indptr
+    return sparse.csr_array(parts, shape=ratings.shape)
+
+
 def _damped_means(matrix, damping):
     """Sum of the stored values of each row over (their number + damping)."""
     counts = np.diff(matrix.indptr)
     sums = matrix.sum(axis=1)
     # Rows without values have sum 0; the maximum only avoids 0 / 0.
     return sums / np.maximum(counts + damping, np.finfo(np.float64).tiny)
-
-
-def _check_numbers(numbers, size, kind):
-    """Row or column numbers as an int array, or an error that names the first bad."""
-    numbers = np.asarray(numbers)
-    if numbers.size == 0:
-        return numbers.astype(np.intp)
-    hint = f"give the {kind}'s number in the matrix, by pandas.factorize for example"
-    if numbers.dtype.kind not in "iu":
-        raise ValueError(f"{kind} must be an integer, got {numbers.dtype}; {hint}")
-    bad = (numbers < 0) | (numbers >= size)
-    if bad.any():
-        raise ValueError(f"{kind} {numbers[bad][0]} is not in 0..{size - 1}; {hint}")
-    return numbers.astype(np.intp)

@@ -45,7 +45,7 @@ ERRORS = {"RMSE": (np.square, True), "MAE": (np.abs, False)}
 UNITS = {"s": 1, "ms": 1e3, "µs": 1e6}
 
 
-def rating_table(models, train, test, details=False):
+def rating_table(models, train, test):
     """Fit models on ratings and score their predictions.
 
     Parameters
@@ -54,15 +54,14 @@ def rating_table(models, train, test, details=False):
         Fitted here, and left fitted, in the order of the table's rows.
     train, test : DataFrame
         With columns ``user_id``, ``item_id`` and ``rating``.
-    details : bool
-        Also count the test ratings as ``unknown`` whose user or item has no rating in
-        train, and which no model can know.
 
     Returns
     -------
-    DataFrame of shape (n_models, 5), with `details` (n_models, 6)
+    DataFrame of shape (n_models, 6)
         RMSE on train and test, the 95 % bootstrap interval of the latter over users
-        (``low``, ``high``), and the test MAE, all in stars.
+        (``low``, ``high``), and the test MAE, all in stars; and the number of test
+        rows whose user or item has no rating in `train` (``unknown``): for these the
+        training mean stands in.
     """
     matrix, users, items = _on_shared_axes(train, test)
     rows = {}
@@ -77,12 +76,12 @@ def rating_table(models, train, test, details=False):
             "low": interval.low,
             "high": interval.high,
             "test MAE": mae(test.rating, predicted),
+            "unknown": _unknown(train, test).sum(),
         }
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    return table.assign(unknown=_unknown(train, test).sum()) if details else table
+    return pd.DataFrame.from_dict(rows, orient="index").astype({"unknown": int})
 
 
-def ranking_table(models, train, test, k=10, liked=4, details=False):
+def ranking_table(models, train, test, n=10, liked=4, details=False):
     """Fit models on ratings and score their lists of recommendations.
 
     A test item is relevant if it was rated `liked` stars or more. What a user has
@@ -94,46 +93,47 @@ def ranking_table(models, train, test, k=10, liked=4, details=False):
         Fitted here, and left fitted, in the order of the table's rows.
     train, test : DataFrame
         With columns ``user_id``, ``item_id`` and ``rating``.
-    k : int
+    n : int
         Length of the lists.
     liked : int
         Stars from which on an item counts as relevant.
     details : bool
-        Also give ``chance``, the nDCG that lists drawn at random have on average,
-        ``lift``, how many times as good as chance the model is, and ``unknown``, how
-        many of the users have no rating in train. Two protocols leave different
-        numbers of items to choose from, so compare their lifts and not their scores.
+        Also give ``chance``, the nDCG that lists drawn at random have on average, and
+        ``lift``, how many times as good as chance the model is. Two protocols leave
+        different numbers of items to choose from, so compare their lifts and not
+        their scores.
 
     Returns
     -------
-    DataFrame of shape (n_models, 6), with `details` (n_models, 9)
-        Means over the users with a relevant item of nDCG at k with its 95 % bootstrap
-        interval (``low``, ``high``), precision and recall at k, and the number of
-        such users.
+    DataFrame of shape (n_models, 7), with `details` (n_models, 9)
+        Means over the users with a relevant item of nDCG at n with its 95 % bootstrap
+        interval (``low``, ``high``), precision and recall at n, the number of such
+        users, and how many of them have no rating in `train` (``unknown``): they are
+        shown what is popular.
     """
     matrix, users, items = _on_shared_axes(train, test)
     relevant, _, _ = ratings_matrix(test[test.rating >= liked], users, items)
+    unknown = ~np.isin(users, train.user_id)
     rows = {}
     for name, model in models.items():
-        lists, _ = model.fit(matrix).recommend(np.arange(len(users)), n=k)
-        scores = ranking_scores(lists, relevant, k)
+        lists, _ = model.fit(matrix).recommend(np.arange(len(users)), n)
+        scores = ranking_scores(lists, relevant, n)
         interval = bootstrap_interval(scores.ndcg)
         rows[name] = {
-            f"nDCG@{k}": interval.estimate,
+            f"nDCG@{n}": interval.estimate,
             "low": interval.low,
             "high": interval.high,
-            f"precision@{k}": scores.precision.mean(),
-            f"recall@{k}": scores.recall.mean(),
+            f"precision@{n}": scores.precision.mean(),
+            f"recall@{n}": scores.recall.mean(),
             "users": scores.ndcg.count(),
+            "unknown": scores.ndcg[unknown].count(),
         }
-    table = pd.DataFrame.from_dict(rows, orient="index").astype({"users": int})
+    whole = {"users": int, "unknown": int}
+    table = pd.DataFrame.from_dict(rows, orient="index").astype(whole)
     if not details:
         return table
-    chance = np.nanmean(_chance(matrix, relevant, k))
-    strangers = (np.diff(matrix.indptr) == 0) & (np.diff(relevant.indptr) > 0)
-    return table.assign(
-        chance=chance, lift=table[f"nDCG@{k}"] / chance, unknown=strangers.sum()
-    )
+    chance = np.nanmean(_chance(matrix, relevant, n))
+    return table.assign(chance=chance, lift=table[f"nDCG@{n}"] / chance)
 
 
 def unknown_rows(train, test):
@@ -556,7 +556,8 @@ def choose_settings(
     Raises
     ------
     ValueError
-        If the grid is empty, there are fewer than three starts, or a score is nan.
+        If the grid is empty, there are fewer than three starts, a score is nan, or
+        `better` does not fit `measure`.
 
     Examples
     --------
@@ -575,6 +576,8 @@ def choose_settings(
     """
     if better not in ("higher", "lower"):
         raise ValueError(f"better must be 'higher' or 'lower', got {better!r}")
+    if measure in ERRORS and better == "higher":
+        raise ValueError(f"{measure} is better lower")
     if not grid or not all(len(values) for values in grid.values()):
         raise ValueError("the grid is empty; give {name: [value, ...]}")
     if starts is not None and len(set(starts)) < MIN_STARTS:

@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import sparse, stats
+from scipy import stats
 from sklearn.metrics import mean_absolute_error, root_mean_squared_error
+
+from als_course.checks import check_count, check_csr
 
 __all__ = [
     "Interval",
@@ -92,6 +94,7 @@ def precision_at_k(recommended, relevant, k):
     relevant : collection of int
         Item columns that the user likes.
     k : int
+        How many places of the list count.
 
     Returns
     -------
@@ -100,8 +103,8 @@ def precision_at_k(recommended, relevant, k):
 
     Raises
     ------
-    ValueError
-        If `recommended` repeats an item or `k` is below 1.
+    TypeError, ValueError
+        If `recommended` repeats an item, or `k` is no integer or below 1.
 
     Examples
     --------
@@ -114,23 +117,7 @@ def precision_at_k(recommended, relevant, k):
 def recall_at_k(recommended, relevant, k):
     """Share of the relevant items that are among the first `k` recommendations.
 
-    Parameters
-    ----------
-    recommended : sequence of int
-        Item columns, best first, no repeats.
-    relevant : collection of int
-        Item columns that the user likes.
-    k : int
-
-    Returns
-    -------
-    float
-        nan if nothing is relevant.
-
-    Raises
-    ------
-    ValueError
-        If `recommended` repeats an item or `k` is below 1.
+    Arguments, return value and errors are those of `precision_at_k`.
 
     Examples
     --------
@@ -146,23 +133,7 @@ def average_precision_at_k(recommended, relevant, k):
     Relevant items outside the first `k` count 0. Divides by ``min(k, number of
     relevant items)``, so that a perfect list scores 1. Its mean over users is MAP@k.
 
-    Parameters
-    ----------
-    recommended : sequence of int
-        Item columns, best first, no repeats.
-    relevant : collection of int
-        Item columns that the user likes.
-    k : int
-
-    Returns
-    -------
-    float
-        nan if nothing is relevant.
-
-    Raises
-    ------
-    ValueError
-        If `recommended` repeats an item or `k` is below 1.
+    Arguments, return value and errors are those of `precision_at_k`.
 
     Examples
     --------
@@ -181,23 +152,7 @@ def ndcg_at_k(recommended, relevant, k):
     that of the best possible list, which has ``min(k, number of relevant items)``
     hits at its head. Follows Järvelin and Kekäläinen (2002) [1]_ with binary gains.
 
-    Parameters
-    ----------
-    recommended : sequence of int
-        Item columns, best first, no repeats.
-    relevant : collection of int
-        Item columns that the user likes.
-    k : int
-
-    Returns
-    -------
-    float
-        nan if nothing is relevant.
-
-    Raises
-    ------
-    ValueError
-        If `recommended` repeats an item or `k` is below 1.
+    Arguments, return value and errors are those of `precision_at_k`.
 
     References
     ----------
@@ -212,20 +167,21 @@ def ndcg_at_k(recommended, relevant, k):
     return float(_ndcg(*_hits_of_one(recommended, relevant, k)))
 
 
-def top_k(scores, k, exclude=None):
-    """Find the `k` best columns of each row of scores.
+def top_k(scores, n, exclude=None):
+    """Find the `n` best columns of each row of scores.
 
     Parameters
     ----------
     scores : array-like of shape (n_items,) or (n_users, n_items)
         A score of minus infinity takes a column out.
-    k : int
+    n : int
+        Length of the lists.
     exclude : CSR array of shape (n_users, n_items), optional
         Columns with a stored entry are taken out; for flat scores, one row.
 
     Returns
     -------
-    columns : int array of shape (k,) or (n_users, k)
+    columns : int array of shape (n,) or (n_users, n)
         Highest score first; equal scores by column, ascending. At most ``n_items``
         wide. Where too few columns are left, -1.
     best : float64 array of the same shape
@@ -233,41 +189,43 @@ def top_k(scores, k, exclude=None):
 
     Raises
     ------
-    ValueError
-        If a score is nan, `k` is below 1 or `exclude` does not fit.
+    TypeError, ValueError
+        If a score is nan, `n` is no integer or below 1, or `exclude` is not CSR or
+        has another shape.
 
     Examples
     --------
-    >>> columns, best = top_k([0.5, 0.9, 0.5, 0.1], k=3)
+    >>> columns, best = top_k([0.5, 0.9, 0.5, 0.1], n=3)
     >>> columns.tolist()
     [1, 0, 2]
     """
-    _check_k(k)
+    check_count(n, "n")
     block = np.array(scores, dtype=np.float64, ndmin=2)
     if np.isnan(block).any():
         raise ValueError("scores hold nan, which has no rank")
     if exclude is not None:
-        _check_csr(exclude, "exclude")
+        check_csr(exclude, "exclude")
         if exclude.shape != block.shape:
             raise ValueError(f"exclude has shape {exclude.shape}, not {block.shape}")
         rows = np.repeat(np.arange(len(block)), np.diff(exclude.indptr))
         block[rows, exclude.indices] = -np.inf
-    columns = np.argsort(-block, axis=1, kind="stable")[:, :k]
+    columns = np.argsort(-block, axis=1, kind="stable")[:, :n]
     best = np.take_along_axis(block, columns, axis=1)
     columns[best == -np.inf] = -1
     return (columns, best) if np.ndim(scores) == 2 else (columns[0], best[0])
 
 
-def ranking_scores(recommended, test, k=10):
+def ranking_scores(recommended, test, n=10):
     """Score the lists of many users at once.
 
     Parameters
     ----------
-    recommended : int array of shape (n_users, n)
+    recommended : int array of shape (n_users, length)
         Item columns, best first, no repeats; -1 for an empty place.
     test : CSR array of shape (n_users, n_items)
         Each stored entry is a relevant item, whatever its value.
-    k : int
+    n : int
+        How many places of each list count, the k of precision at k.
 
     Returns
     -------
@@ -278,15 +236,16 @@ def ranking_scores(recommended, test, k=10):
 
     Raises
     ------
-    ValueError
-        If shapes do not fit, `k` is below 1, an item is unknown or repeated.
+    TypeError, ValueError
+        If `test` is not CSR, `n` is no integer or below 1, shapes do not fit, or an
+        item is unknown or repeated.
     """
-    _check_k(k)
-    _check_csr(test, "test")
+    check_count(n, "n")
+    check_csr(test, "test")
     lists = np.asarray(recommended)
     _check_lists(lists, *test.shape)
     lists = np.pad(
-        lists[:, :k], ((0, 0), (0, max(0, k - lists.shape[1]))), constant_values=-1
+        lists[:, :n], ((0, 0), (0, max(0, n - lists.shape[1]))), constant_values=-1
     )
     n_relevant = np.diff(test.indptr)
     # A user and an item make one number, so that one look-up finds all hits.
@@ -475,16 +434,6 @@ def _check_flat(actual, predicted):
         )
 
 
-def _check_k(k):
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
-
-
-def _check_csr(matrix, name):
-    if not sparse.issparse(matrix) or matrix.format != "csr":
-        raise ValueError(f"{name} must be a SciPy CSR array, call .tocsr()")
-
-
 def _check_lists(lists, n_users, n_items):
     if lists.ndim != 2 or len(lists) != n_users or lists.dtype.kind != "i":
         raise ValueError(
@@ -502,7 +451,7 @@ def _check_lists(lists, n_users, n_items):
 
 def _hits_of_one(recommended, relevant, k):
     """One user's hits in the first k places, and the number of relevant items."""
-    _check_k(k)
+    check_count(k, "k")
     recommended, relevant = list(recommended), set(relevant)
     if len(set(recommended)) < len(recommended):
         raise ValueError(f"recommended repeats an item: {recommended}")

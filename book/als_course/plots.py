@@ -14,11 +14,19 @@ OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STARS = ListedColormap(plt.get_cmap("cividis")(np.linspace(0, 1, 5)), name="stars")
 """Five steps of cividis, one for each of the ratings 1 to 5."""
 
+# Every other colour that a figure may use. The site has a dark counterpart of each.
+PAPER, INK = "#ffffff", "#000000"
 HOLE = "#e8e8e8"
 """The grey of a place in the matrix where nobody has rated."""
+ESTIMATE = "#dcebf5"
+"""The pale blue beneath a number that a model gave."""
+DARK_ORANGE = "#8a3c00"
+"""`OKABE_ITO[1]` for letters, which need more contrast than marks."""
+GREYS = ("#696969", "#808080", "#999999", "#cccccc")
+"""Lines that help to read: "dimgray", "grey", "0.6", and the frame of a legend."""
 
 
-def use_course_style() -> None:
+def use_course_style():
     """Set matplotlib to the look of the course, for the running kernel.
 
     Figures are SVG with text kept as text: sharp at every size, small, and the same
@@ -76,12 +84,12 @@ def show_matrix(matrix, ax=None, row_label="user", column_label="film"):
     return ax
 
 
-def star_norm() -> BoundaryNorm:
+def star_norm():
     """Map the ratings 1 to 5 to the five steps of `STARS`."""
     return BoundaryNorm(np.arange(0.5, 6), STARS.N)
 
 
-def add_star_bar(mappable, ax) -> None:
+def add_star_bar(mappable, ax):
     """Add the colour bar of the ratings 1 to 5 beside `ax`."""
     bar = ax.figure.colorbar(mappable, ax=ax, ticks=range(1, 6), shrink=0.8)
     bar.set_label("rating (stars)")

@@ -17,10 +17,8 @@ import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TypeVar
+from pathlib import Path, PurePosixPath
 
 import requests
 from tqdm import TqdmWarning, tqdm
@@ -52,7 +50,6 @@ PIP_TIMEOUT = 300.0  # seconds for the whole of `pip download`
 MAX_BYTES = 50_000_000  # the largest file of any set, unpacked, is under 8 MB
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 class DatasetError(RuntimeError):
@@ -70,7 +67,7 @@ class CacheError(DatasetError):
 # -- where a set may be -------------------------------------------------------------
 
 
-def offline() -> bool:
+def offline():
     """Whether ``ALS_COURSE_OFFLINE`` forbids what needs the network.
 
     Returns
@@ -81,7 +78,7 @@ def offline() -> bool:
     return os.environ.get("ALS_COURSE_OFFLINE", "") not in ("", "0")
 
 
-def cache_folder() -> Path:
+def cache_folder():
     """Return the folder of the cache, which need not exist yet.
 
     Returns
@@ -93,7 +90,7 @@ def cache_folder() -> Path:
     return Path(named).expanduser().absolute()
 
 
-def _data_folder() -> Path | None:
+def _data_folder():
     """Return the folder of originals; notebooks run one folder below the project."""
     named = os.environ.get("ALS_COURSE_DATA")
     if not named:
@@ -108,7 +105,7 @@ def _data_folder() -> Path | None:
     )
 
 
-def _find(folders: Iterable[Path], patterns: Sequence[str]) -> Path | None:
+def _find(folders, patterns):
     for folder in folders:
         for pattern in patterns:
             for path in sorted(folder.glob(pattern)):
@@ -117,7 +114,7 @@ def _find(folders: Iterable[Path], patterns: Sequence[str]) -> Path | None:
     return None
 
 
-def _find_original(patterns: Sequence[str]) -> Path | None:
+def _find_original(patterns):
     """Look in the folder of originals and one folder below it."""
     folder = _data_folder()
     if folder is None:
@@ -132,11 +129,11 @@ def _find_original(patterns: Sequence[str]) -> Path | None:
 
 
 def obtain(
-    title: str,
-    patterns: Sequence[str],
-    read: Callable[[Path], T],
-    sources: dict[str, Callable[[Path], Path]],
-) -> tuple[T, Path]:
+    title,
+    patterns,
+    read,
+    sources,
+):
     """Return what ``read`` makes of the first good file, and that file.
 
     It looks in the folder of originals, in the cache, and last in the sources. A
@@ -200,7 +197,7 @@ def obtain(
     raise UnavailableError(_nowhere(title, patterns, failures))
 
 
-def _nowhere(title: str, patterns: Sequence[str], failures: list[str]) -> str:
+def _nowhere(title, patterns, failures):
     folder = os.environ.get("ALS_COURSE_DATA") or "not set"
     tried = [
         f"ALS_COURSE_DATA ({folder}): not there",
@@ -220,7 +217,7 @@ def _nowhere(title: str, patterns: Sequence[str], failures: list[str]) -> str:
 
 
 @contextmanager
-def staging() -> Iterator[Path]:
+def staging():
     """Give a fresh folder inside the cache; what is moved out of it is complete.
 
     Yields
@@ -245,7 +242,7 @@ def staging() -> Iterator[Path]:
         ) from error
 
 
-def write_cached(name: str, content: bytes) -> Path:
+def write_cached(name, content):
     """Put a file into the cache, whole or not at all, unless it is there already.
 
     Parameters
@@ -271,7 +268,7 @@ def write_cached(name: str, content: bytes) -> Path:
     return path
 
 
-def _discard(path: Path) -> None:
+def _discard(path):
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -284,7 +281,7 @@ def _discard(path: Path) -> None:
 # -- the network --------------------------------------------------------------------
 
 
-def download(url: str, folder: Path) -> Path:
+def download(url, folder):
     """Download a file, with a progress bar where somebody can see one.
 
     Parameters
@@ -317,7 +314,7 @@ def download(url: str, folder: Path) -> Path:
     return target
 
 
-def download_wheel(requirement: str, sha256: str, folder: Path) -> Path:
+def download_wheel(requirement, sha256, folder):
     """Download a wheel from the index that pip is set up for; install nothing.
 
     Parameters
@@ -363,7 +360,7 @@ def download_wheel(requirement: str, sha256: str, folder: Path) -> Path:
 # -- files, packed or not -----------------------------------------------------------
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path):
     """Read a file of bounded size.
 
     Parameters
@@ -386,15 +383,17 @@ def read_file(path: Path) -> bytes:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _read_all(stream: io.BufferedIOBase, where: str | Path) -> bytes:
+def _read_all(stream, where):
     content = stream.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise DatasetError(f"{where} holds more than {MAX_BYTES:,} bytes: a wrong file")
     return content
 
 
-def unzip(path: Path, names: Sequence[str]) -> dict[str, bytes]:
-    """Read members of a zip by their base names; nothing is written to disk.
+def unzip(path, names):
+    """Read members of a zip by their base names.
+
+    Nothing is written to disk, so that a member's path can lead nowhere.
 
     Parameters
     ----------
@@ -409,14 +408,12 @@ def unzip(path: Path, names: Sequence[str]) -> dict[str, bytes]:
     Raises
     ------
     DatasetError
-        If the zip is damaged, holds none of them, or a member too large or one that
-        would land outside its folder.
+        If the zip is damaged, or holds none of them, or a member too large.
     """
     packed = read_file(path)
     found = {}
     try:
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
-            _refuse_escapes(path, archive.namelist())
             members = {PurePosixPath(name).name: name for name in archive.namelist()}
             for name in names:
                 if name in members:
@@ -431,17 +428,7 @@ def unzip(path: Path, names: Sequence[str]) -> dict[str, bytes]:
     return found
 
 
-def _refuse_escapes(path: Path, members: Iterable[str]) -> None:
-    for member in members:
-        place = PureWindowsPath(member)  # knows both kinds of slash
-        if place.anchor or ".." in place.parts:
-            raise DatasetError(
-                f"{path} is refused: its member {member!r} would land outside the "
-                "folder it is unpacked in. Get the file anew from its source"
-            )
-
-
-def gunzip(path: Path) -> bytes:
+def gunzip(path):
     """Read what a gzip file holds.
 
     Parameters
@@ -465,7 +452,7 @@ def gunzip(path: Path) -> bytes:
         raise _damaged(path, "gzip file", packed, error) from error
 
 
-def _damaged(path: Path, kind: str, packed: bytes, error: Exception) -> DatasetError:
+def _damaged(path, kind, packed, error):
     start = packed[:40]
     if start.lstrip().startswith(b"<"):
         found = f"an HTML page, which begins {start!r}"
@@ -476,7 +463,7 @@ def _damaged(path: Path, kind: str, packed: bytes, error: Exception) -> DatasetE
     return DatasetError(f"{path} should be a {kind} but is {found}. Get it anew")
 
 
-def decode(content: bytes, where: str) -> str:
+def decode(content, where):
     """Decode UTF-8, or Latin-1, in which GroupLens wrote its titles in 1998.
 
     Parameters

@@ -7,8 +7,7 @@ import sys
 import nbformat
 import pytest
 
-from tools import chapters
-from tools.classroom import exercises
+from tools import chapters, exercises
 
 NOTEBOOKS = chapters.notebooks()
 TEACHING = chapters.teaching_chapters()
@@ -40,11 +39,8 @@ def markdown_cells(name: str) -> list[str]:
 
 
 def named(task: str) -> set[str]:
-    """Names that a task has in backticks; programs in it name nothing."""
-    program = r"^(`{3,})(?:\{code-cell\} )?\w+\n.*?^\1$"
-    text = re.sub(program, "", task, flags=re.M | re.S)
-    text = re.sub(r"^`{3,}.*$", "", text, flags=re.M)  # the ends of a box
-    return set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", text))))
+    """Names that a task has in backticks."""
+    return set(re.findall(r"\w+", " ".join(exercises.named(task))))
 
 
 def labels(name: str) -> set[str]:
@@ -77,12 +73,14 @@ def test_chapter_opens_with_label_title_lead_and_box(name):
     label, title, rest = first.split("\n", 2)
     assert label == f"({name})="
     assert title.startswith("# ")
-    lead, _, box = rest.partition("```{admonition} In this chapter\n:class: tip\n")
+    lead = rest.partition("```{admonition}")[0]
+    box = chapters.directives(rest)[0]
+    assert box[:3] == ("admonition", "In this chapter", ":class: tip\n")
     assert 2 <= len(lead.split(". ")) + lead.count(".\n") <= 9, "two to four sentences"
     parts = ["After it you can", "You need", "Time", "Data"]
-    found = re.findall(r"\*\*([^*]+)\*\*", box.partition("\n```")[0])
+    found = re.findall(r"\*\*([^*]+)\*\*", box.body)
     assert found == parts, f"the box has {found}"
-    time = re.search(r"\*\*Time\*\* (.*?)\*\*", box, flags=re.S)[1]
+    time = re.search(r"\*\*Time\*\* (.*?)\*\*", box.body, flags=re.S)[1]
     assert "to read" in time
     assert "to run" in time
 
@@ -97,20 +95,17 @@ def test_chapter_ends_with_what_to_remember_quiz_exercises_and_references(name):
 @pytest.mark.parametrize("name", TEACHING)
 def test_quiz_has_an_explanation_for_each_option_and_one_right_answer(name):
     text = source(name).split("\n## Before you go on\n")[1].split("\n## ")[0]
-    quizzes = re.findall(r"^````\{admonition\} (.+?)\n(.*?)^````$", text, re.M | re.S)
+    quizzes = chapters.directives(text)
     assert 3 <= len(quizzes) <= 5
     places = set()
-    for title, quiz in quizzes:
-        assert quiz.startswith(":class: quiz\n"), title
-        question, _, rest = quiz.partition(
-            "```{admonition} Answers\n:class: dropdown\n"
-        )
-        asked, options = (
-            question.split("\n\n")[0],
-            re.findall(r"^- (.+)$", question, re.M),
-        )
-        assert asked.rstrip().endswith("?"), f"{title}: a question"
-        answers = re.findall(r"^- (.+)$", rest, re.M)
+    for name, title, options, quiz in quizzes:
+        assert (name, options) == ("admonition", ":class: quiz\n"), title
+        [rest] = chapters.directives(quiz)
+        assert rest[:3] == ("admonition", "Answers", ":class: dropdown\n"), title
+        question = quiz.partition("```{admonition}")[0]
+        assert question.split("\n\n")[0].rstrip().endswith("?"), f"{title}: a question"
+        options = re.findall(r"^- (.+)$", question, re.M)
+        answers = re.findall(r"^- (.+)$", rest.body, re.M)
         assert len(options) == len(answers) >= 3, title
         right = [n for n, text in enumerate(answers) if text.startswith("**Right**")]
         assert len(right) == 1, f"{title}: one right answer"
@@ -161,33 +156,31 @@ def test_every_figure_has_name_caption_and_alt_text(name):
 
 @pytest.mark.parametrize("name", TEACHING)
 def test_every_exercise_has_level_hint_solution_and_check(name):
-    text = source(name)
-    block = r"```\{exercise-start\}(.*?)\n:label: (\S+)\n```(.*?)```\{exercise-end\}"
-    exercises = re.findall(block, text, flags=re.S)
-    assert 3 <= len(exercises) <= 7
-    assert [label for _, label, _ in exercises] == [
-        f"{name}_ex{n}" for n in range(1, len(exercises) + 1)
+    found = exercises.read(name)
+    assert 3 <= len(found) <= 7
+    assert [e.label for e in found] == [
+        f"{name}_ex{n}" for n in range(1, len(found) + 1)
     ]
-    for title, label, task in exercises:
-        assert title.strip(), f"{label} has a title"
-        assert re.search(r"^\*Level [123], .+\.\*$", task, flags=re.M), label
-        assert "```{admonition} Hint\n:class: dropdown\n" in task, label
-        opening = f"```{{solution-start}} {label}\n:class: dropdown\n```"
-        assert text.count(opening) == 1, f"{label} has a solution"
-        solution = text.split(opening)[1].split("```{solution-end}")[0]
-        cells = re.findall(r"```\{code-cell\} ipython3\n(.*?)```", solution, flags=re.S)
-        checks = [c for c in cells if c.startswith(":tags: [check]")]
-        assert len(cells) > len(checks), f"{label} has an executed solution"
-        assert len(checks) == 1, f"{label} has one check cell"
-        assert 2 <= len(re.findall(r"^assert ", checks[0], flags=re.M)) <= 4, label
-        for assertion in checks[0].split("\nassert ")[1:]:
+    for exercise in found:
+        label = exercise.label
+        assert exercise.title.strip(), f"{label} has a title"
+        assert exercise.level in (1, 2, 3), label
+        assert exercise.hint, label
+        assert exercise.solution, f"{label} has an executed solution"
+        asserts = f"\n{exercise.check}".split("\nassert ")[1:]
+        assert 2 <= len(asserts) <= 4, label
+        for assertion in asserts:
             said = re.search(r",\s*\\?\s*\(?\s*f?\"", assertion)
             assert said, f"{label} says what a wrong answer means"
+    opening = "```{{solution-start}} {}\n:class: dropdown\n```"
+    text = source(name)
+    assert [e.label for e in found if text.count(opening.format(e.label)) != 1] == []
+    assert text.count("```{admonition} Hint\n:class: dropdown\n") == len(found)
 
 
 @pytest.mark.parametrize("name", TEACHING)
 def test_every_exercise_is_complete_for_a_class(name):
-    for exercise in exercises.read(name).exercises:
+    for exercise in exercises.read(name):
         assert len(re.findall(r"^assert ", exercise.hidden, re.M)), exercise.label
         assert len(exercise.wrong) >= 2, f"{exercise.label}: two wrong answers"
         assert exercise.right, f"{exercise.label}: a right answer by another route"
@@ -202,10 +195,9 @@ def test_every_exercise_is_complete_for_a_class(name):
 
 @pytest.mark.parametrize("name", TEACHING)
 def test_checks_ask_only_for_what_the_task_names(name):
-    for exercise in exercises.read(name).exercises:
-        made = exercises.names(exercise.solution).bound
-        checks = f"{exercise.check}\n{exercise.hidden}"
-        asked = exercises.names(checks).free & set(made)
+    for exercise in exercises.read(name):
+        made = exercises.bound(exercise.solution)
+        asked = exercises.free(f"{exercise.check}\n{exercise.hidden}") & set(made)
         imported = set(re.findall(r"(?:import|as) (\w+)", exercise.solution))
         assert asked - imported <= named(exercise.task), exercise.label
 
@@ -213,7 +205,7 @@ def test_checks_ask_only_for_what_the_task_names(name):
 def test_a_program_in_a_task_names_nothing_and_upsets_no_backticks():
     task = (
         "Store `first`.\n\n"
-        "```{code-cell} ipython3\nlast = 1  # not `last`, nor half a pair: `\n```\n\n"
+        "```python\nlast = 1  # not `last`, nor half a pair: `\n```\n\n"
         "Not second: store `third` in `fourth\nfifth`.\n\n"
         "````{admonition} Note\n```python\nsixth\n```\nStore `seventh`.\n````"
     )
@@ -221,14 +213,15 @@ def test_a_program_in_a_task_names_nothing_and_upsets_no_backticks():
 
 
 @pytest.mark.parametrize("name", TEACHING)
-def test_code_beside_a_chapter_passes_the_linter(name):
-    for exercise in exercises.read(name).exercises:
+def test_answers_pass_the_linter(name):
+    for exercise in exercises.read(name):
         answers = [a.code for a in (*exercise.wrong, *exercise.right)]
         for code in (exercise.hidden, exercise.stub, *answers):
             assert [line for line in code.split("\n") if len(line) > 88] == []
-    path = exercises.BESIDE / f"{name}.md"
-    code = re.findall(r"^```python\n(.*?)^```$", path.read_text("utf-8"), re.M | re.S)
-    for program in code:
+    text = (exercises.ANSWERS / f"{name}.md").read_text("utf-8")
+    for language, program in exercises.PROGRAM.findall(text):
+        if language == "diff":
+            continue
         # F821, F841: what an answer uses is the chapter's, what it binds the checks'.
         rules = ["--select=E,F,B,C4,NPY,UP", "--ignore=E402,E501,E703,B018,F821,F841"]
         lint(program, rules)

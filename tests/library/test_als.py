@@ -70,7 +70,8 @@ def dense_problem(model, ratings):
     known = csr_array((np.ones(ratings.nnz), ratings.indices, ratings.indptr))
     known.resize(ratings.shape)
     known = known.toarray() > 0
-    biases = model.mean_ + model.user_biases_[:, None] + model.item_biases_
+    biases = model.user_biases_[:, None] + model.item_biases_
+    biases += model.mean_ * model.biases
     residuals = np.where(known, ratings.toarray() - biases, 0.0)
     weights = [known.sum(axis=1), known.sum(axis=0)]
     if not model.weighted_regularization:
@@ -178,6 +179,7 @@ def test_who_has_no_ratings_has_no_factors(problem):
         )
         expected = model.mean_ + model.item_biases_
         np.testing.assert_array_equal(predicted, expected)
+        assert model.mean_ == pytest.approx(ratings.data.mean())
         assert (model.fold_in(ratings[[user]]) == 0).all()
 
 
@@ -339,13 +341,28 @@ def test_similar_by_hand():
 @pytest.mark.parametrize(
     ("setting", "value", "error", "message"),
     [
-        ("n_factors", 0, ValueError, "n_factors must be at least 1, got 0"),
-        ("n_factors", 2.0, TypeError, "n_factors must be an integer, got 2.0"),
-        ("n_factors", True, TypeError, "n_factors must be an integer, got True"),
-        ("n_iterations", 0, ValueError, "n_iterations must be at least 1, got 0"),
-        ("regularization", -0.1, ValueError, "at least 0, got -0.1"),
-        ("regularization", np.nan, ValueError, "at least 0, got nan"),
-        ("regularization", np.inf, ValueError, "at least 0, got inf"),
+        ("n_factors", 0, ValueError, "n_factors == 0, must be >= 1"),
+        (
+            "n_factors",
+            2.0,
+            TypeError,
+            "n_factors must be an instance of int, not float",
+        ),
+        (
+            "n_factors",
+            True,
+            TypeError,
+            "n_factors must be an instance of int, not bool",
+        ),
+        ("n_iterations", 0, ValueError, "n_iterations == 0, must be >= 1"),
+        ("regularization", -0.1, ValueError, "regularization == -0.1, must be >= 0"),
+        (
+            "regularization",
+            np.nan,
+            ValueError,
+            "regularization == nan, must be a number",
+        ),
+        ("regularization", np.inf, ValueError, "regularization == inf, must be < inf"),
     ],
 )
 def test_bad_settings_are_refused(setting, value, error, message):
@@ -401,7 +418,7 @@ def test_unfit_fold_in_is_refused():
     for row in (ratings[:1, :5], ratings[:2]):
         with pytest.raises(ValueError, match=r"must be \(1, 6\)"):
             model.fold_in(row)
-    with pytest.raises(TypeError, match="must be a SciPy CSR matrix"):
+    with pytest.raises(TypeError, match="must be a SciPy CSR array"):
         model.fold_in(np.ones((1, 6)))
 
 

@@ -6,8 +6,9 @@ from scipy import sparse
 from scipy.sparse import csr_array
 from sklearn.exceptions import NotFittedError
 
-from als_course import baselines
-from als_course.als import ExplicitALS
+from als_course import baselines, recommender
+from als_course.als import ExplicitALS, ImplicitALS
+from als_course.recommender import check_ratings
 
 NAN = np.nan
 #: Users x items; nan is unknown. The last user and the last item have no rating.
@@ -34,9 +35,13 @@ MODELS = [
     baselines.ItemNeighbours(),
     baselines.MostPopular(),
     baselines.RandomRanking(),
+    ExplicitALS(n_factors=2),
     ExplicitALS(n_factors=2, biases=True),
+    ImplicitALS(n_factors=2),
 ]
-every_model = pytest.mark.parametrize("model", MODELS, ids=lambda m: type(m).__name__)
+every_model = pytest.mark.parametrize(
+    "model", MODELS, ids=lambda m: type(m).__name__ + " b" * getattr(m, "biases", False)
+)
 
 
 def test_global_mean_by_hand():
@@ -95,13 +100,90 @@ def test_recommend_ranks_the_predictions_of_what_is_unseen(model):
         assert sorted(items) == np.flatnonzero(np.isnan(row)).tolist()
         order = sorted(zip(-scores, items, strict=True))
         assert [item for _, item in order] == items.tolist()
+        if not model.known_users_[user] and model.personal:
+            continue  # popularity, and held below
         predicted = model.predict(np.full(len(items), user), items)
         np.testing.assert_allclose(scores, predicted, rtol=1e-12)
 
 
+PERSONAL = [model for model in MODELS if model.personal]
+STARS = [m for m in MODELS if isinstance(m, (ExplicitALS, baselines.DampedBiases))]
+
+
+def called(model):
+    return type(model).__name__ + " with biases" * getattr(model, "biases", False)
+
+
+@pytest.mark.parametrize("model", PERSONAL, ids=called)
+def test_a_user_never_seen_gets_what_is_popular(model):
+    model.fit(as_csr(TOY))
+    popular = baselines.MostPopular().fit(as_csr(TOY))
+    for n in (2, 9):
+        lists, counts = model.recommend([0, 3], n, exclude_seen=False)
+        expected, n_ratings = popular.recommend(3, n)
+        np.testing.assert_array_equal(lists[1], expected)
+        np.testing.assert_array_equal(counts[1], n_ratings)
+    assert not np.array_equal(counts[0], counts[1])
+
+
+@pytest.mark.parametrize("model", STARS, ids=called)
+def test_a_user_and_an_item_never_seen_are_predicted_with_the_mean(model):
+    model.fit(as_csr(TOY))
+    assert model.predict(3, 4) == pytest.approx(MEAN)
+    if getattr(model, "biases", True):  # what is known of the other side still counts
+        mean, of_user, of_item = model.mean_, model.user_biases_, model.item_biases_
+        assert model.predict(3, 0) == pytest.approx(mean + of_item[0])
+        assert model.predict(0, 4) == pytest.approx(mean + of_user[0])
+    else:
+        assert model.predict([3, 0], [0, 4]) == pytest.approx([MEAN, MEAN])
+        items, scores = model.recommend(0)
+        assert scores[items == 4] == pytest.approx(MEAN)
+    assert model.predict(0, 0) != pytest.approx(MEAN)
+
+
+def test_scores_of_likes_for_a_user_never_seen_are_popularity():
+    dislikes_only = csr_array([[3.0, 1, 0], [2, 0, 0], [-1, 0, -2], [0, 0, 0]])
+    model = ImplicitALS(n_factors=2).fit(dislikes_only)
+    assert model.known_users_.tolist() == [True, True, False, False]
+    assert model.known_items_.tolist() == [True, True, False]
+    for user in (2, 3):
+        assert model.predict([user] * 3, range(3)).tolist() == [2, 1, 0]
+
+
+@every_model
+def test_the_pairs_that_the_rule_answers_are_counted(model):
+    model.fit(as_csr(TOY))
+    assert model.count_unknown([0, 3, 0, 3, 1], [0, 0, 4, 4, 2]) == 3
+    assert model.count_unknown(3, 0) == model.count_unknown(0, 4) == 1
+    assert model.count_unknown([], []) == model.count_unknown(0, 0) == 0
+    with pytest.raises(ValueError, match="differ in shape"):
+        model.count_unknown([0, 1], [0])
+
+
+def test_what_biases_leave_over_by_hand():
+    model = baselines.DampedBiases(damping=3).fit(as_csr(TOY))
+    known = ~np.isnan(TOY)
+    expected = TOY - model.mean_ - model.user_biases_[:, None] - model.item_biases_
+    left = model.residuals(as_csr(TOY))
+    np.testing.assert_allclose(left.toarray()[known], expected[known], rtol=1e-12)
+    assert left.nnz == known.sum()
+    # Somebody else, whose bias comes from these two ratings.
+    row = csr_array([[2.0, 0, 5, 0, 0]])
+    centred = np.array([2, 5]) - model.mean_ - model.item_biases_[[0, 2]]
+    of_row = model.residuals(row).data
+    np.testing.assert_allclose(of_row, centred - centred.sum() / 5, rtol=1e-12)
+    assert model.residuals(row.astype("f4")).dtype == "f4"
+    assert model.residuals(row.astype("i8")).dtype == "f8"
+    for bad, error in [(row[:, :4], ValueError), (row.tocsc(), TypeError)]:
+        with pytest.raises(error, match="must"):
+            model.residuals(bad)
+    with pytest.raises(NotFittedError):
+        baselines.DampedBiases().residuals(row)
+
+
 @every_model
 def test_recommend_for_several_is_that_for_each(model, monkeypatch):
-    monkeypatch.setattr(baselines, "BLOCK_CELLS", 5)  # one user a block
+    monkeypatch.setattr(recommender, "BLOCK_CELLS", 5)  # one user a block
     model.fit(as_csr(TOY))
     asked, score_all = [], model._score_all
     monkeypatch.setattr(
@@ -161,7 +243,7 @@ def test_recommend_refuses_the_unknown_and_the_empty(model):
     model.fit(as_csr(TOY))
     with pytest.raises(ValueError, match="user 4 is not in"):
         model.recommend(4)
-    with pytest.raises(ValueError, match="k must be at least 1"):
+    with pytest.raises(ValueError, match="n == 0, must be >= 1"):
         model.recommend(0, n=0)
 
 
@@ -174,7 +256,7 @@ def test_nothing_works_before_fit(model):
 
 
 BAD_RATINGS = {
-    "dense": (TOY, TypeError, "must be a SciPy CSR matrix.*got ndarray"),
+    "dense": (TOY, TypeError, "must be a SciPy CSR array.*got ndarray"),
     "coo": (as_csr(TOY).tocoo(), TypeError, "got coo"),
     "csc": (as_csr(TOY).tocsc(), TypeError, "got csc"),
     "bool": (csr_array(np.eye(2, dtype=bool)), TypeError, "got bool"),
@@ -222,15 +304,13 @@ def test_kind_and_type_of_the_matrix_do_not_matter(model, kind, dtype):
 
 def test_a_users_last_item_may_be_the_next_users_first():
     stars = csr_array([[5.0, 3, 0], [0, 4, 2], [0, 0, 0], [0, 0, 1]])
-    np.testing.assert_array_equal(
-        baselines.check_ratings(stars).toarray(), stars.toarray()
-    )
+    np.testing.assert_array_equal(check_ratings(stars).toarray(), stars.toarray())
 
 
 def test_indices_are_as_narrow_as_they_may_be():
     wide = csr_array(np.eye(3, 100))
     wide.indices = wide.indices.astype(np.int64)
-    assert baselines.check_ratings(wide).indices.dtype == np.int32
+    assert check_ratings(wide).indices.dtype == np.int32
 
 
 @every_model
@@ -252,7 +332,7 @@ def test_stored_zero_is_a_rating():
 @pytest.mark.parametrize("model", [baselines.ItemMean, baselines.DampedBiases])
 @pytest.mark.parametrize("damping", [-1, NAN, np.inf])
 def test_bad_damping_is_refused(model, damping):
-    with pytest.raises(ValueError, match="damping must be finite and at least 0"):
+    with pytest.raises(ValueError, match=r"damping == .*, must be"):
         model(damping=damping)
 
 

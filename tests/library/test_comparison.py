@@ -38,6 +38,7 @@ def test_rating_table_by_hand():
         mean_absolute_error(TEST.rating, np.full(3, mean))
     )
     assert row["low"] <= row["test RMSE"] <= row["high"]
+    assert row["unknown"] == 2
 
 
 def test_items_and_users_unknown_in_training_are_scored_not_dropped():
@@ -51,12 +52,13 @@ def test_items_and_users_unknown_in_training_are_scored_not_dropped():
 def test_ranking_table_by_hand():
     """Popularity: item 10 (3 ratings), then 20, 40 and 30 by column."""
     table = comparison.ranking_table(
-        {"popular": baselines.MostPopular()}, TRAIN, TEST, k=2
+        {"popular": baselines.MostPopular()}, TRAIN, TEST, n=2
     )
     # User 3 likes item 30 and is shown 20, 40; user 9 likes item 10 and sees it first.
     # User 1 gave two stars: nothing to find, so not counted.
     row = table.loc["popular"]
     assert row["users"] == 2
+    assert row["unknown"] == 1  # user 9
     assert row["precision@2"] == pytest.approx((0 + 1 / 2) / 2)
     assert row["recall@2"] == pytest.approx((0 + 1) / 2)
     assert row["nDCG@2"] == pytest.approx((0 + 1) / 2)
@@ -83,20 +85,15 @@ def test_baselines_on_movielens_stand_in_their_known_order(movielens):
     assert table["mean"] > table["items"] > table["biases"]
 
 
-# Tables with details ---------------------------------------------------------------
+# Unknown rows, and chance -----------------------------------------------------------
 
 
-def test_details_count_what_train_does_not_know():
-    table = comparison.rating_table(
-        {"mean": baselines.GlobalMean()}, TRAIN, TEST, details=True
-    )
+def test_the_table_counts_what_train_does_not_know():
+    table = comparison.rating_table({"mean": baselines.GlobalMean()}, TRAIN, TEST)
     assert table.unknown.tolist() == [2]  # item 30, and user 9
     said = comparison.unknown_rows(TRAIN, TEST)
     assert said.startswith("2 of 3 ")
     assert "(1 user, 1 item)" in said
-    assert "unknown" not in comparison.rating_table(
-        {"mean": baselines.GlobalMean()}, TRAIN, TEST
-    )
 
 
 def test_chance_is_what_random_lists_score_on_average():
@@ -106,19 +103,19 @@ def test_chance_is_what_random_lists_score_on_average():
     ratings = pd.DataFrame(pairs, columns=["user_id", "item_id"]).assign(rating=5)
     models = {seed: baselines.RandomRanking(seed) for seed in range(100)}
     train, test = ratings[:300], ratings[300:]
-    table = comparison.ranking_table(models, train, test, k=5, details=True)
+    table = comparison.ranking_table(models, train, test, n=5, details=True)
     assert table["nDCG@5"].mean() == pytest.approx(table.chance[0], rel=0.02)
     assert table.lift.mean() == pytest.approx(1, rel=0.02)
     # Seen at random or not, all of an unseen half: the fewer are left, the likelier.
     longer = comparison.ranking_table(
-        {0: baselines.RandomRanking()}, train, test, k=40, details=True
+        {0: baselines.RandomRanking()}, train, test, n=40, details=True
     )
     assert longer.chance[0] > 2 * table.chance[0]
 
 
 def test_unknown_users_of_lists_are_those_that_are_scored():
     table = comparison.ranking_table(
-        {"popular": baselines.MostPopular()}, TRAIN, TEST, k=2, details=True
+        {"popular": baselines.MostPopular()}, TRAIN, TEST, n=2, details=True
     )
     assert table.unknown.tolist() == [1]  # user 9
     # One of three items left, one of four: of a list of two, by its places.
@@ -153,6 +150,15 @@ def test_intervals_cover_when_users_are_drawn_and_do_not_when_rows_are():
         by_row.append(covered(metrics.paired_bootstrap(first, second, **how)))
     assert 0.92 <= np.mean(by_user) <= 0.98
     assert np.mean(by_row) < 0.7
+
+
+def test_intervals_of_few_users_are_wide_enough():
+    rng = np.random.default_rng(0)
+    hits = [
+        covered(metrics.paired_bootstrap(rng.normal(size=8), np.zeros(8)))
+        for _ in range(500)
+    ]
+    assert 0.92 <= np.mean(hits) <= 0.98
 
 
 def test_intervals_of_rmse_cover():
@@ -234,6 +240,7 @@ def test_sentences_say_who_is_ahead_of_whom():
     gap -= np.mean([metrics.rmse(0 * base, e) for e in good])
     assert found.told_apart
     assert found.ahead == pytest.approx(gap, abs=5e-4)
+    assert 0 < found.low < found.ahead < found.high
     assert str(found) == (
         f"good is ahead of bad by {found.ahead:.3f} RMSE [{found.low:.3f}, "
         f"{found.high:.3f}] over 2,000 ratings of 100 users and 3 starts: told apart."
@@ -500,6 +507,7 @@ def test_settings_that_cannot_be_told_from_the_best_are_named():
         ({"grid": {}}, "empty"),
         ({"grid": {"x": []}}, "empty"),
         ({"better": "up"}, "better must"),
+        ({"better": "higher", "measure": "RMSE"}, "RMSE is better lower"),
         ({"fit": lambda seed, x: np.nan}, "score of {'x': 1} is"),
     ],
 )

@@ -171,7 +171,8 @@ def test_explanation_sums_to_the_score(problem):
     for user, item in np.ndindex(ratings.shape):
         items, contributions = model.explain(user, item, n=ratings.shape[1])
         assert set(items) == set(np.flatnonzero(stars[user] > 0))
-        assert abs(contributions.sum() - model.predict(user, item)) < 1e-10
+        score = model.user_factors_[user] @ model.item_factors_[item]
+        assert abs(contributions.sum() - score) < 1e-10
         order = np.lexsort((items, -contributions))
         np.testing.assert_array_equal(order, np.arange(len(items)))
 
@@ -418,16 +419,31 @@ def test_fitting_on_continues_where_the_start_left_off():
 @pytest.mark.parametrize(
     ("setting", "value", "error", "message"),
     [
-        ("n_factors", 0, ValueError, "n_factors must be at least 1, got 0"),
-        ("n_factors", 2.0, TypeError, "n_factors must be an integer, got 2.0"),
-        ("n_iterations", 0, ValueError, "n_iterations must be at least 1, got 0"),
-        ("n_iterations", True, TypeError, "n_iterations must be an integer, got True"),
-        ("regularization", -0.1, ValueError, "at least 0, got -0.1"),
-        ("regularization", np.nan, ValueError, "at least 0, got nan"),
-        ("alpha", 0, ValueError, "alpha must be finite and above 0, got 0"),
-        ("alpha", -1.0, ValueError, "alpha must be finite and above 0, got -1.0"),
-        ("alpha", np.nan, ValueError, "above 0, got nan"),
-        ("alpha", np.inf, ValueError, "above 0, got inf"),
+        ("n_factors", 0, ValueError, "n_factors == 0, must be >= 1"),
+        (
+            "n_factors",
+            2.0,
+            TypeError,
+            "n_factors must be an instance of int, not float",
+        ),
+        ("n_iterations", 0, ValueError, "n_iterations == 0, must be >= 1"),
+        (
+            "n_iterations",
+            True,
+            TypeError,
+            "n_iterations must be an instance of int, not bool",
+        ),
+        ("regularization", -0.1, ValueError, "regularization == -0.1, must be >= 0"),
+        (
+            "regularization",
+            np.nan,
+            ValueError,
+            "regularization == nan, must be a number",
+        ),
+        ("alpha", 0, ValueError, "alpha == 0, must be > 0"),
+        ("alpha", -1.0, ValueError, "alpha == -1.0, must be > 0"),
+        ("alpha", np.nan, ValueError, "alpha == nan, must be a number"),
+        ("alpha", np.inf, ValueError, "alpha == inf, must be < inf"),
         ("confidence", "1 + alpha*r", ValueError, r"or '1\+alpha\*r', got '1 \+ "),
         ("confidence", None, ValueError, r"must be 'alpha\*r' or .* got None"),
     ],
@@ -440,7 +456,7 @@ def test_bad_settings_are_refused(setting, value, error, message):
 @pytest.mark.parametrize(
     ("ratings", "error", "message"),
     [
-        (np.ones((3, 3)), TypeError, "must be a SciPy CSR matrix"),
+        (np.ones((3, 3)), TypeError, "must be a SciPy CSR array"),
         (csr_array((3, 3)), ValueError, "holds no rating"),
         (-csr_array(np.eye(3)), ValueError, "no rating is above 0"),
         (csr_array([[1, np.nan]]), ValueError, "user 0, item 1 is not finite"),
@@ -480,7 +496,7 @@ def test_unfit_questions_are_refused():
     ]:
         with pytest.raises(ValueError, match=message):
             model.explain(user, item)
-    with pytest.raises(ValueError, match="at least 1, got 0"):
+    with pytest.raises(ValueError, match="n == 0, must be >= 1"):
         model.explain(0, 0, n=0)
 
 

@@ -4,17 +4,17 @@ What least squares promises is in `test_als` and `test_implicit_als`, which run 
 both engines.
 """
 
-import inspect
-import io
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
-import tokenize
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +27,8 @@ from als_course.als import ExplicitALS, ImplicitALS
 from tools import chapters
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-5}  # of the largest factor
-EXPLICIT, PAPER, LIBRARY = (0, 0, 1), (1, 0.7, 1), (1, 0.7, 0)
+EXPLICIT, PAPER = als.Formula(0.0, 0.0, 1.0), als.Formula(1.0, 0.7, 1.0)
+LIBRARY, LIGHT_HOLES = als.Formula(1.0, 0.7, 0.0), als.Formula(0.25, 0.7, 1.0)
 # Below a vector, one and several, and what leaves one, two and three to a strip.
 RANKS = [1, 3, 8, 10, 16, 17, 33, 48, 64, 70, 100]
 
@@ -46,13 +47,12 @@ def ratings():
 def problem(ratings, k, dtype, formula):
     rng = np.random.default_rng(k)
     fixed = rng.normal(scale=k**-0.5, size=(ratings.shape[1], k)).astype(dtype)
-    holes = formula[0] * fixed.T @ fixed
     penalties = rng.uniform(0.5, 2, ratings.shape[0])
     asked = np.diff(ratings.indptr) > 0
-    return ratings.astype(dtype), fixed, holes, penalties, asked, formula
+    return ratings.astype(dtype), fixed, penalties, asked, formula
 
 
-def dense_half_step(ratings, fixed, holes, penalties, asked, formula):
+def dense_half_step(ratings, fixed, penalties, asked, formula):
     """Solve by LU over all places; the loss from dense matrices."""
     known = csr_array((np.ones(ratings.nnz), ratings.indices, ratings.indptr))
     known.resize(ratings.shape)
@@ -70,52 +70,60 @@ def dense_half_step(ratings, fixed, holes, penalties, asked, formula):
     return solved, losses[known & asked[:, None]].sum()
 
 
-@pytest.mark.parametrize("formula", [EXPLICIT, PAPER, LIBRARY])
+VERSIONS = {
+    "numpy": als.half_step,
+    "plain": partial(kernels.half_step, version=kernels.plain),
+    "tiled": partial(kernels.half_step, version=kernels.tiled),
+}
+every_version = pytest.mark.parametrize("solve", VERSIONS.values(), ids=VERSIONS)
+
+
+@pytest.mark.parametrize("formula", [EXPLICIT, PAPER, LIBRARY, LIGHT_HOLES])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("tiled", [True, False], ids=["tiled", "plain"])
-def test_half_step_is_the_dense_solution(ratings, tiled, dtype, formula):
+@every_version
+def test_half_step_is_the_dense_solution(ratings, solve, dtype, formula):
     for k in RANKS:
         given = problem(ratings, k, dtype, formula)
-        solved, loss, failed = kernels.half_step(
-            *given, als.SINGULAR[dtype], tiled=tiled
-        )
+        solved, loss, failed = solve(*given, als.SINGULAR[dtype])
         expected, expected_loss = dense_half_step(*given)
         assert not failed.any()
         assert solved.dtype == dtype
         error = np.abs(solved - expected).max() / np.abs(expected).max()
         assert error < TOLERANCE[dtype], (k, error)
         assert loss == pytest.approx(expected_loss, rel=TOLERANCE[dtype])
-        assert (solved[~given[4]] == 0).all()
+        assert (solved[~given[3]] == 0).all()
 
 
-def test_rows_not_asked_for_are_left_alone(ratings):
+@every_version
+def test_rows_not_asked_for_are_left_alone(ratings, solve):
     given = problem(ratings, 10, "float64", PAPER)
-    whole = kernels.half_step(*given, 1e-13)
-    given[4][::3] = False
-    for tiled in (True, False):
-        solved, loss, _ = kernels.half_step(*given, 1e-13, tiled=tiled)
-        assert (solved[::3] == 0).all()
-        np.testing.assert_allclose(solved[given[4]], whole[0][given[4]], rtol=1e-10)
-        assert loss == pytest.approx(dense_half_step(*given)[1], rel=1e-9)
-        assert kernels.half_step(*given, 1e-13, loss=False, tiled=tiled)[1] == 0
+    whole, _ = dense_half_step(*given)
+    given[3][::3] = False
+    solved, loss, _ = solve(*given, 1e-13)
+    assert (solved[::3] == 0).all()
+    np.testing.assert_allclose(solved[given[3]], whole[given[3]], rtol=1e-10)
+    assert loss == pytest.approx(dense_half_step(*given)[1], rel=1e-9)
+    assert solve(*given, 1e-13, loss=False)[1] == 0
 
 
-@pytest.mark.parametrize("tiled", [True, False], ids=["tiled", "plain"])
-def test_singular_systems_are_named_and_the_others_solved(ratings, tiled):
+@pytest.mark.parametrize(
+    "version", [kernels.plain, kernels.tiled], ids=lambda m: m.__name__
+)
+def test_singular_systems_are_named_and_the_others_solved(ratings, version):
     k = 20
     given = list(problem(ratings, k, "float64", EXPLICIT))
-    given[3][:] = 0
-    solved, _, failed = kernels.half_step(*given, 1e-13, tiled=tiled)
+    given[2][:] = 0
+    solved, _, failed = kernels.half_step(*given, 1e-13, version=version)
     counts = np.diff(ratings.indptr)
     np.testing.assert_array_equal(failed, (counts > 0) & (counts < k))
     assert failed.any()
     enough = counts >= k
-    given[3][~enough] = 1.0
+    given[2][~enough] = 1.0
     expected, _ = dense_half_step(*given)
     np.testing.assert_allclose(solved[enough], expected[enough], rtol=1e-6, atol=1e-8)
     for bad in (np.nan, np.inf):
         given[1][7, 3] = bad
-        _, _, failed = kernels.half_step(*given, 1e-13, tiled=tiled)
+        _, _, failed = kernels.half_step(*given, 1e-13, version=version)
         assert failed[ratings[:, [7]].toarray().any(axis=1)].all()
 
 
@@ -172,7 +180,7 @@ def test_the_number_of_threads_is_that_of_numba(ratings, monkeypatch):
             asked.append(n_threads)
             super().__init__(n_threads)
 
-    monkeypatch.setattr(kernels, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(kernels.tiled, "ThreadPoolExecutor", Pool)
     for n_threads in (1, 3, 4):
         monkeypatch.setattr(config, "NUMBA_NUM_THREADS", n_threads)
         kernels.half_step(*problem(ratings, 10, "float64", EXPLICIT), 1e-13)
@@ -238,11 +246,11 @@ for k, formula in [(33, test_kernels.EXPLICIT), (70, test_kernels.PAPER)]:
     solved, _, _ = kernels.half_step(*given, 2e-6)
     expected, _ = test_kernels.dense_half_step(*given)
     errors.append(float(np.abs(solved - expected).max() / np.abs(expected).max()))
-hits = sum(kernels._tiled.stats.cache_hits.values())
-assembly = "" if hits else "".join(kernels._tiled.inspect_asm().values())
+hits = sum(kernels.tiled.solve_queue.stats.cache_hits.values())
+assembly = "" if hits else "".join(kernels.tiled.solve_queue.inspect_asm().values())
 json.dump({
-    "registers": kernels.registers(),
-    "tile": kernels.TILE,
+    "registers": kernels.tiled.registers(),
+    "tile": kernels.tiled.TILE,
     "named": [name for name in ("zmm", "ymm", "vfmadd") if name in assembly],
     "errors": errors,
     "hits": hits,
@@ -288,7 +296,7 @@ def test_each_processor_uses_its_widest_registers(name, tmp_path):
 
 def test_without_a_place_for_its_cache_numba_compiles_all_the_same(monkeypatch):
     monkeypatch.setattr(config, "CACHE_LOCATOR_CLASSES", "ZipCacheLocator")
-    assert kernels.compiled()(lambda x: x + 1)(1) == 2
+    assert kernels.plain.compiled()(lambda x: x + 1)(1) == 2
 
 
 def test_small_problems_do_not_load_numba(ratings):
@@ -309,22 +317,24 @@ print(model.engine_, "numba" in sys.modules)
     assert process.stdout.split() == ["numpy", "False"]
 
 
-def test_auto_takes_numba_from_the_size_that_is_documented(ratings):
-    assert als.COMPILED_FROM == 1e7
-    for kind in (ExplicitALS, ImplicitALS):
-        assert "1e7 ratings times factors times sweeps" in kind.__doc__
+def test_auto_takes_numba_from_the_size_that_is_documented(ratings, monkeypatch):
     k = 10
     needed = int(1e7 // (ratings.nnz * k)) + 1
-    small = ExplicitALS(k, n_iterations=needed - 1)
-    assert small._load_kernels(ratings) is None
-    assert ExplicitALS(k, n_iterations=needed)._load_kernels(ratings) is kernels
+    for n_iterations, engine in [(needed - 1, "numpy"), (needed, "numba")]:
+        model = ExplicitALS(k, n_iterations=n_iterations)
+        with monkeypatch.context() as patch:
+            patch.setattr(model, "_start", lambda *_: 1 / 0)  # chosen, and not fitted
+            with pytest.raises(ZeroDivisionError):
+                model.fit(ratings)
+        assert model.engine_ == engine
 
 
 def test_without_numba_auto_is_numpy_and_numba_an_error(ratings, monkeypatch):
     import als_course
 
     monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "als_course.kernels")
+    for name in [name for name in sys.modules if name.startswith("als_course.kernels")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr(als_course, "kernels")
     monkeypatch.setattr(als, "COMPILED_FROM", 0)
     assert ExplicitALS(n_iterations=1).fit(ratings).engine_ == "numpy"
@@ -362,22 +372,26 @@ def test_what_float32_cannot_hold_is_refused(engine):
             model.fit(flat, start)
 
 
-def code_lines(section):
-    """Count the lines of a section of the kernels: no blank ones, no docstrings."""
-    source = inspect.getsource(kernels)
-    begin = source.index(f"\n# -- the {section} version")
-    end = source.find("\n# -- the ", begin + 1)
-    first, last = (source.count("\n", 0, at) + 2 for at in (begin, end % len(source)))
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    silent = {tokenize.COMMENT, tokenize.NL, tokenize.INDENT, tokenize.DEDENT}
-    lines = set()
-    for token in tokens:
-        docstring = token.type == tokenize.STRING and token.string.startswith('"""')
-        if token.type not in silent and not docstring and token.string != "\n":
-            lines.update(range(token.start[0], token.end[0] + 1))
-    return sum(first <= line < last for line in lines)
+PROPERTIES = ["test_als.py", "test_implicit_als.py"]
 
 
-def test_kernels_stay_short_enough_to_read():
-    assert 30 < code_lines("plain") <= 60
-    assert 100 < code_lines("tiled") < 200
+def test_without_the_tiled_file_the_plain_version_keeps_every_promise(tmp_path):
+    """The course's properties of least squares, with the file deleted."""
+    library = tmp_path / "als_course"
+    shutil.copytree(Path(als.__file__).parent, library)
+    (library / "kernels" / "tiled.py").unlink()
+    (tmp_path / "absent.py").write_text(
+        "from als_course import kernels\nassert kernels.tiled is None\n"
+    )
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    process = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "absent", "-c", "pytest.ini"]
+        + ["-k", "numba and (gradient or history or fold_in)"]
+        + [str(Path(__file__).with_name(name)) for name in PROPERTIES],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert " passed" in process.stdout

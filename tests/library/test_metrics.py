@@ -133,7 +133,7 @@ def test_stored_zero_is_relevant():
 def test_unfit_lists_are_refused(lists, message):
     with pytest.raises(ValueError, match=message):
         metrics.ranking_scores(np.array(lists), csr_array(np.eye(2, 3)), 2)
-    with pytest.raises(ValueError, match="must be a SciPy CSR"):
+    with pytest.raises(TypeError, match="must be a SciPy CSR"):
         metrics.ranking_scores(np.array(lists), np.eye(2, 3), 2)
 
 
@@ -147,7 +147,7 @@ def test_the_same_single_item_for_all_is_no_repeat():
 def test_repeats_and_empty_lists_are_refused(metric):
     with pytest.raises(ValueError, match="repeats an item"):
         metric([1, 1], {1}, 2)
-    with pytest.raises(ValueError, match="k must be at least 1"):
+    with pytest.raises(ValueError, match="== 0, must be >= 1"):
         metric([1], {1}, 0)
 
 
@@ -179,7 +179,7 @@ def test_top_k_is_a_sort_by_score_and_column(seed, k):
 def test_top_k_refuses_what_has_no_rank():
     with pytest.raises(ValueError, match="nan"):
         metrics.top_k([1.0, np.nan], 1)
-    with pytest.raises(ValueError, match="k must be at least 1"):
+    with pytest.raises(ValueError, match="== 0, must be >= 1"):
         metrics.top_k([1.0], 0)
     with pytest.raises(ValueError, match=r"shape \(1, 3\), not \(1, 2\)"):
         metrics.top_k([1.0, 2.0], 1, exclude=csr_array(np.eye(1, 3)))

@@ -4,12 +4,13 @@ import argparse
 import os
 from pathlib import Path
 
+from tools import chapters
 from tools.classroom import grade, kit, release, submissions
 
 
 def make(options: argparse.Namespace) -> None:
     """Make the assignments of the chapters named, or of all."""
-    release.make(options.chapters or release.chapters())
+    release.make(options.chapters or chapters.teaching_chapters())
     print(f"For students: {release.CLASSROOM / 'release'}")
     print(f"For the teacher: {release.CLASSROOM}/source, answer-key and points.md")
 
@@ -25,8 +26,8 @@ def mark(options: argparse.Namespace) -> None:
     results = grade.grade_all(
         options.submissions, options.out, options.limit, options.workers
     )
-    look = sum(result.look for result in results)
-    print(f"{len(results)} graded, {look} to look at: {options.out / 'marks.csv'}")
+    review = sum(result.needs_review for result in results)
+    print(f"{len(results)} graded, {review} to review: {options.out / 'marks.csv'}")
     print(f"A page for each: {options.out / 'feedback'}")
 
 

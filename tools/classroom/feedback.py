@@ -1,4 +1,8 @@
-"""The page that a student gets back: marks, remarks, and what the checks said."""
+"""The page that a student gets back: marks, remarks, and what the checks said.
+
+Written here and not by `nbgrader generate_feedback`, because nbgrader's page shows the
+code of the hidden tests to whoever fails them (its issue 917).
+"""
 
 import re
 from html import escape

@@ -32,19 +32,18 @@ from nbgrader.preprocessors import (
     SaveAutoGrades,
 )
 
+from als_course import datasets
+from als_course.storage import cache_folder
+from tools import chapters
 from tools.classroom import feedback, submissions
-from tools.classroom.exercises import BOOK, ROOT, read
-from tools.classroom.release import CLASSROOM, settings
+from tools.classroom.release import CLASSROOM, data_of, settings, uses_java
 from tools.classroom.submissions import Submission, grade_id
+from tools.exercises import read
 
 GRADED = CLASSROOM / "graded"
 STUDENT = "student"  # the name inside a private course of one
 SETUP = 5  # the chapter's own cells may take this many times the limit of a cell
 PATIENCE = 12  # a whole notebook may take this many times the limit of a cell
-NEEDS_JAVA = "get_spark"
-# Each method is compiled once and not better and better: half the time for so short a
-# life. What is compiled so needs more stack for the many steps of an ALS fit.
-QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xss4m"
 
 
 @dataclass
@@ -54,7 +53,7 @@ class Result:
     student: str
     assignment: str | None
     remarks: list[str] = field(default_factory=list)
-    look: bool = False
+    needs_review: bool = False
     scores: dict[str, tuple[float, float]] = field(default_factory=dict)
     notebook: nbformat.NotebookNode | None = None
 
@@ -67,7 +66,7 @@ class Result:
 # -- in the process of one notebook ---------------------------------------------------
 
 
-class Watched(Execute):
+class FailFastExecute(Execute):
     """Run a notebook, writing down where it is; the first cell that hangs ends it."""
 
     def preprocess(self, nb, resources=None, km=None):
@@ -108,7 +107,7 @@ def grade_here(course: Path, assignment: str, limit: int, environment: dict) -> 
         os.dup2(log.fileno(), 2)
     config = settings(course)
     config.Autograde.autograde_preprocessors = [
-        Watched,
+        FailFastExecute,
         LimitOutput,
         SaveAutoGrades,
         CheckCellMetadata,
@@ -174,14 +173,13 @@ def environment_of(course: Path, assignment: str) -> dict[str, str]:
     link_cache(scratch / "cache")
     fonts = matplotlib_cache()
     shutil.copytree(fonts, scratch / "mpl")
-    uses_java = NEEDS_JAVA in read(assignment).setup
     return {
         "ALS_SCRATCH": str(scratch),
         "ALS_SANDBOX_LOG": str(course / "sandbox"),
-        "ALS_LIMIT_MEMORY": "0" if uses_java else "1",
+        "ALS_LIMIT_MEMORY": "0" if uses_java(assignment) else "1",
         "ALS_COURSE_OFFLINE": "1",
         "ALS_COURSE_CACHE": str(scratch / "cache"),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(BOOK)]),
+        "PYTHONPATH": os.pathsep.join([str(chapters.ROOT), str(chapters.BOOK)]),
         "PYTHONDONTWRITEBYTECODE": "1",
         "JUPYTER_PATH": str(course / "jupyter"),
         "JUPYTER_RUNTIME_DIR": str(scratch / "r"),
@@ -189,17 +187,12 @@ def environment_of(course: Path, assignment: str) -> dict[str, str]:
         "MPLCONFIGDIR": str(scratch / "mpl"),
         "TMPDIR": str(scratch / "tmp"),
         "SPARK_LOCAL_DIRS": str(scratch / "tmp"),
-        "JDK_JAVA_OPTIONS": (
-            f"-Djava.io.tmpdir={scratch / 'tmp'} -XX:-UsePerfData {QUICK_JAVA}"
-        ),
+        "JDK_JAVA_OPTIONS": f"-Djava.io.tmpdir={scratch / 'tmp'} -XX:-UsePerfData",
     }
 
 
 def link_cache(folder: Path) -> None:
     """Show what the course has fetched in a folder where Spark may write its log."""
-    sys.path.insert(0, str(BOOK))
-    from als_course.storage import cache_folder
-
     if cache_folder().is_dir():
         for entry in cache_folder().iterdir():
             if entry.suffix != ".log":
@@ -257,12 +250,15 @@ def run_once(course: Path, submission: Submission, limit: int) -> str | None:
 def grade(submission: Submission, limit: int, classroom: Path = CLASSROOM) -> Result:
     """Grade one submission; whatever it does, the result is marks and remarks."""
     result = Result(
-        submission.student, submission.assignment, submission.remarks, submission.look
+        submission.student,
+        submission.assignment,
+        submission.remarks,
+        submission.needs_review,
     )
     if submission.notebook is None:
         return result
     assignment = submission.assignment
-    exercises = read(assignment).exercises
+    exercises = read(assignment)
     result.scores = {e.label: (0.0, 0.0) for e in exercises}
     result.remarks += submissions.syntax_errors(submission.notebook)
     with private_course(assignment, classroom) as course:
@@ -279,12 +275,12 @@ def grade(submission: Submission, limit: int, classroom: Path = CLASSROOM) -> Re
                 said = (course / "log").read_text("utf-8", errors="replace")
                 print(said[-3000:], file=sys.stderr)
                 result.remarks.append(f"could not be graded: {problem}")
-                result.look = True
+                result.needs_review = True
                 return result
             result.remarks += [*tried, told]
-            result.look |= bool(tried)
+            result.needs_review |= bool(tried)
         result.remarks += [line for line in tried if line not in result.remarks]
-        result.look |= bool(tried)
+        result.needs_review |= bool(tried)
         scores = json.loads((course / "scores").read_text("utf-8"))
         marked = course / "autograded" / STUDENT / assignment / f"{assignment}.ipynb"
         result.notebook = nbformat.read(marked, as_version=4)
@@ -350,7 +346,7 @@ def grade_all(
 
 def exercises_of(result: Result) -> tuple:
     """List the exercises that a result is about."""
-    return read(result.assignment).exercises if result.assignment else ()
+    return read(result.assignment) if result.assignment else ()
 
 
 def write_marks(results: list[Result], path: Path) -> None:
@@ -359,7 +355,15 @@ def write_marks(results: list[Result], path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(
-            ["student", "assignment", "points", "of", *labels, "look", "remarks"]
+            [
+                "student",
+                "assignment",
+                "points",
+                "of",
+                *labels,
+                "needs_review",
+                "remarks",
+            ]
         )
         for result in results:
             each = [sum(result.scores[x]) if x in result.scores else "" for x in labels]
@@ -370,16 +374,13 @@ def write_marks(results: list[Result], path: Path) -> None:
                     f"{result.points:g}",
                     sum(2 * e.points for e in exercises_of(result)),
                     *(f"{x:g}" if x != "" else "" for x in each),
-                    "yes" if result.look else "",
+                    "yes" if result.needs_review else "",
                     "; ".join(result.remarks),
                 ]
             )
 
 
-def fetch_data(results_for: list[str]) -> None:
+def fetch_data(names: list[str]) -> None:
     """Get the data of these assignments while writing is still allowed."""
-    sys.path.insert(0, str(BOOK))
-    from als_course import datasets
-
-    for name in sorted({s for chapter in results_for for s in read(chapter).sets}):
-        getattr(datasets, name)()
+    for fetch in sorted({fetch for name in names for fetch in data_of(name)}):
+        getattr(datasets, fetch)()

@@ -5,14 +5,18 @@ built site, and the assignments. What does not: MovieLens 100K and the Amazon re
 whose terms do not let us pass them on; the kit says where a teacher's own copy goes.
 """
 
+import contextlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from tools.classroom.exercises import ROOT
+from als_course.java import JavaError, find_java
+from als_course.storage import cache_folder
+from tools.chapters import ROOT
 from tools.classroom.release import CLASSROOM
 
 KIT = ROOT / "_build" / "offline-kit"
@@ -34,56 +38,7 @@ Made for Python {python} on {machine}; make a kit of its own for any other.
 
 Assignments for students are in `assignments/`.
 """
-INSTALL = '''\
-"""Set the course up from this folder alone: python install.py [lab]."""
-
-import os
-import subprocess
-import sys
-import venv
-from pathlib import Path
-
-HERE = Path(__file__).resolve().parent
-BIN = HERE / "venv" / ("Scripts" if os.name == "nt" else "bin")
-PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
-
-
-def environment() -> dict[str, str]:
-    """Say where the data and Java are, and that no network is to be asked."""
-    found = dict(os.environ, ALS_COURSE_OFFLINE="1", ALS_COURSE_DATA=str(HERE / "data"))
-    found["ALS_COURSE_CACHE"] = str(HERE / "cache")
-    return found
-
-
-def install() -> None:
-    """Make the environment from the wheels, and ask for the data."""
-    if sys.version_info[:2] != {python}:
-        version = ".".join(map(str, {python}))
-        sys.exit(f"This kit is for Python {{version}}, this is {{sys.version}}")
-    if not PYTHON.exists():
-        venv.create(HERE / "venv", with_pip=True)
-    wheels = ["--no-index", "--find-links", str(HERE / "wheels")]
-    wanted = ["-r", str(HERE / "course" / "requirements.txt")]
-    pip = [str(PYTHON), "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, *wheels, *wanted], check=True)
-    course = HERE / "course" / "book"
-    for part in ("als_course.datasets", "als_course.spark"):
-        asked = [str(PYTHON), "-m", part]
-        if subprocess.run(asked, cwd=course, env=environment()).returncode:
-            print(f"{{part}} is not ready: the line above says what is missing")
-    print("Installed. Now: python install.py lab")
-
-
-def lab() -> None:
-    """Open JupyterLab with the chapters."""
-    book = HERE / "course" / "book"
-    command = [str(PYTHON), "-m", "jupyterlab", f"--notebook-dir={{book}}"]
-    sys.exit(subprocess.run(command, env=environment()).returncode)
-
-
-if __name__ == "__main__":
-    lab() if sys.argv[1:] == ["lab"] else install()
-'''
+INSTALL = Path(__file__).with_name("install.py")
 
 
 def pack(
@@ -109,8 +64,11 @@ def pack(
     collect_wheels(out / "wheels", requirements, pip_options)
     about = {"python": platform.python_version(), "machine": machine(), "java": java}
     (out / "README.md").write_text(README.format(**about), "utf-8")
-    version = repr(sys.version_info[:2])
-    (out / "install.py").write_text(INSTALL.format(python=version), "utf-8")
+    version = f"PACKED_FOR = {sys.version_info[:2]!r}"
+    program = re.sub(
+        r"^PACKED_FOR = .*", version, INSTALL.read_text("utf-8"), flags=re.M
+    )
+    (out / "install.py").write_text(program, "utf-8")
 
 
 def machine() -> str:
@@ -132,14 +90,14 @@ def copy_course(target: Path, requirements: Path) -> None:
 
 def copy_java(target: Path) -> str:
     """Copy the Java that the course has fetched, if it has; say which it is."""
-    sys.path.insert(0, str(ROOT / "book"))
-    from als_course import spark
-
-    home = spark._cached_java()
-    if not home.is_dir():
-        return "Install it on every machine: the kit was made on one that has its own."
-    shutil.copytree(home, target / home.name, symlinks=True)
-    return "The kit brings one, in `cache/`."
+    cache = cache_folder().resolve()
+    with contextlib.suppress(JavaError):
+        home = find_java().resolve()
+        if home.is_relative_to(cache):
+            name = home.relative_to(cache).parts[0]
+            shutil.copytree(cache / name, target / name, symlinks=True)
+            return "The kit brings one, in `cache/`."
+    return "Install it on every machine: the kit was made on one that has its own."
 
 
 def collect_wheels(

@@ -10,31 +10,32 @@ import os
 import re
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
-from textwrap import dedent
 
 import nbformat
-import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from nbgrader.apps import NbGraderAPI
 from traitlets.config import Config
 
-from tools.classroom.exercises import BESIDE, BOOK, ROOT, Chapter, Exercise, guard, read
+from tools import chapters
+from tools.exercises import Exercise, guard, read
 
-CLASSROOM = ROOT / "_build" / "classroom"
+CLASSROOM = chapters.ROOT / "_build" / "classroom"
+READY = Path(__file__).with_name("ready.py")
 HIDDEN_NOTE = "# Hidden checks run here when your work is graded."
 ANSWER_NOTE = "# Write your answer in this cell."
-SETS = {
-    "fetch_movielens_100k": "MovieLens 100K",
-    "fetch_amazon_reviews": "the Amazon reviews",
-}
 
 
-def chapters() -> list[str]:
-    """Name the chapters that have exercises, in the order of the book."""
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
-    pages = [Path(e["file"]).name for part in toc["parts"] for e in part["chapters"]]
-    return [p for p in pages if (BESIDE / f"{p}.md").exists()]
+def data_of(name: str) -> list[str]:
+    """Name the functions with which a chapter's exercises fetch their data."""
+    code = "\n".join(chapters.setup_cells(name))
+    return list(dict.fromkeys(re.findall(r"datasets\.(fetch_\w+)", code)))
+
+
+def uses_java(name: str) -> bool:
+    """Whether a chapter's exercises start Spark."""
+    return "get_spark(" in "\n".join(chapters.setup_cells(name))
 
 
 def settings(root: Path) -> Config:
@@ -67,101 +68,36 @@ def cell(kind, source: str, grade_id: str, points: int | None = None, **flags):
     return made
 
 
+@cache
+def captions(name: str) -> dict[str, str]:
+    """Read what stands under the figures of a chapter."""
+    options = [c.metadata.get("mystnb", {}) for c in chapters.read(name).cells]
+    figures = [option["figure"] for option in options if "figure" in option]
+    return {figure["name"]: figure["caption"] for figure in figures}
+
+
 def plain(text: str, name: str) -> str:
-    """Write the book's roles and directives as what any notebook program shows."""
-    captions = dict(
-        re.findall(
-            r"^    name: (fig-\S+)\n    caption: (.+)$",
-            (BOOK / f"{name}.md").read_text("utf-8"),
-            re.M,
-        )
-    )
-    text = re.sub(
-        r"\{numref\}`(fig-[\w-]+)`",
-        lambda m: f'the figure "{captions[m[1]].split(". ")[0].rstrip(".")}"',
-        text,
-    )
-    text = re.sub(r"\{cite:\w+\}`[^`]*`", "", text)
-    text = re.sub(r"\{[a-z:]+\}`([^`<]+?) *<[^`>]*>`", r"\1", text)
-    text = re.sub(r"\{[a-z:]+\}`([^`]*)`", r"\1", text)
-    text = re.sub(r"```\{code-(?:block|cell)\} i?python3?\n", "```python\n", text)
-    return text.strip()
+    """Write the text of a chapter for a notebook that stands alone."""
+
+    def role(kind: str, said: str, target: str | None) -> str:
+        if kind == "numref":
+            caption = captions(name)[target or said]
+            return f'the figure "{caption.split(". ")[0].rstrip(".")}"'
+        return "" if kind.startswith("cite") else said
+
+    return chapters.to_markdown(text, role)
 
 
-def ready_cell(chapter: Chapter) -> str:
+def ready_cell(name: str) -> str:
     """Write the first cell: it says what is missing, and how to get it."""
-    real = [name for name in chapter.sets if name in SETS]
-    fetches = "\n".join(f"        datasets.{name}()" for name in real)
-    check = dedent(
-        """
-        import os
-        import sys
-        from pathlib import Path
-
-        # Run this cell first: it says what is missing, and how to get it.
-        for folder in (Path.cwd(), *Path.cwd().parents):
-            for place in (folder, folder / "book"):
-                if (place / "als_course").is_dir():
-                    sys.path.append(str(place))
-        try:
-            from als_course import datasets
-        except ImportError as problem:
-            raise SystemExit(
-                f"{problem}. Keep this notebook beside the folder als_course, "
-                "and start Jupyter where requirements.txt is installed:\\n"
-                f"    {sys.executable} -m pip install -r requirements.txt"
-            ) from None
-        """
-    ).strip()
-    needs_java = "get_spark(" in chapter.setup
-    if real or needs_java:
-        check += '\nos.environ["ALS_COURSE_OFFLINE"] = "1"  # no waiting for a network'
-    if real:
-        check += dedent(
-            """
-            try:
-            FETCHES
-            except datasets.DatasetError as problem:
-                library = Path(datasets.__file__).parent.parent
-                raise SystemExit(
-                    f"The data are not on this machine. Once, with a network:\\n"
-                    f"    cd {library} && {sys.executable} -m als_course.datasets\\n"
-                    f"What was tried: {problem}"
-                ) from None
-            """
-        ).replace("FETCHES", fetches.replace("        ", "    "))
-    if needs_java:
-        check += dedent(
-            """
-            from als_course.spark import JavaError, find_java
-
-            try:
-                find_java()
-            except JavaError as problem:
-                library = Path(datasets.__file__).parent.parent
-                raise SystemExit(
-                    f"Spark is a Java program, and no Java here can run it.\\n"
-                    "Install one, or let this course fetch it, once, with a network:"
-                    f"\\n    cd {library} && {sys.executable} -m als_course.spark\\n"
-                    f"What was tried: {problem}"
-                ) from None
-            """
-        )
-    if "import train_als" in chapter.setup:
-        check += 'sys.path.append(str(Path(datasets.__file__).parents[1] / "jobs"))'
-    return check.rstrip() + '\nprint("Everything is here.")'
-
-
-def setup_cells(chapter: Chapter, lines: int = 25) -> list[str]:
-    """Cut the chapter's code into cells of about so many lines."""
-    blocks: list[str] = []
-    for block in chapter.setup.split("\n\n"):
-        inside = block.startswith((" ", "\n"))  # the rest of a function or class
-        if blocks and (inside or blocks[-1].count("\n") + block.count("\n") < lines):
-            blocks[-1] += "\n\n" + block
-        else:
-            blocks.append(block)
-    return blocks
+    program = READY.read_text("utf-8").rstrip()
+    for slot, value in (
+        ("DATA = []", data_of(name)),
+        ("JAVA = False", uses_java(name)),
+    ):
+        line = f"{slot.split()[0]} = {value!r}"
+        program = re.sub(rf"^{re.escape(slot)} .*", line, program, count=1, flags=re.M)
+    return program
 
 
 def exercise_cells(exercise: Exercise, name: str) -> list:
@@ -192,31 +128,29 @@ def exercise_cells(exercise: Exercise, name: str) -> list:
     ]
 
 
-def source_notebook(chapter: Chapter) -> nbformat.NotebookNode:
+def source_notebook(name: str) -> nbformat.NotebookNode:
     """Write a chapter's exercises as nbgrader's source."""
-    total = sum(2 * exercise.points for exercise in chapter.exercises)
+    exercises = read(name)
+    total = sum(2 * exercise.points for exercise in exercises)
     opening = (
-        f"# Exercises: {chapter.title}\n\n"
-        f"{len(chapter.exercises)} exercises, {total} points.\n"
+        f"# Exercises: {chapters.title(name)}\n\n"
+        f"{len(exercises)} exercises, {total} points.\n"
         "Answer in the cells that say so. You may add cells; all other cells are put "
         "back as they were before your work is graded.\n"
         "Before you hand in: *Restart the kernel and run all cells*. A check that "
         "prints nothing has passed; one that fails says what it thinks went wrong.\n"
         "Hidden checks ask the same of other values. They give half of the points."
     )
+    before = "What these exercises use of the chapter:"
     cells = [
-        cell(new_markdown_cell, opening, f"{chapter.name}-opening"),
-        cell(new_code_cell, ready_cell(chapter), f"{chapter.name}-ready"),
-        cell(
-            new_markdown_cell,
-            "What these exercises use of the chapter:",
-            f"{chapter.name}-before",
-        ),
+        cell(new_markdown_cell, opening, f"{name}-opening"),
+        cell(new_code_cell, ready_cell(name), f"{name}-ready"),
+        cell(new_markdown_cell, before, f"{name}-before"),
     ]
-    for number, code in enumerate(setup_cells(chapter), start=1):
-        cells.append(cell(new_code_cell, code, f"{chapter.name}-setup{number}"))
-    for exercise in chapter.exercises:
-        cells += exercise_cells(exercise, chapter.name)
+    for number, code in enumerate(chapters.setup_cells(name), start=1):
+        cells.append(cell(new_code_cell, code, f"{name}-setup{number}"))
+    for exercise in exercises:
+        cells += exercise_cells(exercise, name)
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     return new_notebook(cells=cells, metadata={"kernelspec": kernel})
 
@@ -224,11 +158,11 @@ def source_notebook(chapter: Chapter) -> nbformat.NotebookNode:
 # -- tables for the teacher -----------------------------------------------------------
 
 
-def answer_key(chapter: Chapter) -> str:
+def answer_key(name: str) -> str:
     """Write solutions, hidden checks and known mistakes of a chapter."""
-    lines = [f"# Answer key: {chapter.title}"]
-    for exercise in chapter.exercises:
-        solution = plain(exercise.solution_prose, chapter.name)
+    lines = [f"# Answer key: {chapters.title(name)}"]
+    for exercise in read(name):
+        solution = plain(exercise.explanation, name)
         lines += [
             f"## {exercise.title}",
             f"`{exercise.label}`, level {exercise.level}, {exercise.time}, "
@@ -247,11 +181,11 @@ def answer_key(chapter: Chapter) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def points_rows(read_chapters: list[Chapter]) -> list[dict]:
+def points_rows(names: list[str]) -> list[dict]:
     """List the points of every exercise."""
     return [
         {
-            "chapter": chapter.name,
+            "chapter": name,
             "exercise": exercise.label,
             "title": exercise.title,
             "level": exercise.level,
@@ -260,14 +194,14 @@ def points_rows(read_chapters: list[Chapter]) -> list[dict]:
             "hidden": exercise.points,
             "points": 2 * exercise.points,
         }
-        for chapter in read_chapters
-        for exercise in chapter.exercises
+        for name in names
+        for exercise in read(name)
     ]
 
 
-def write_points(read_chapters: list[Chapter], folder: Path) -> None:
+def write_points(names: list[str], folder: Path) -> None:
     """Write the table of points, for programs and for people."""
-    rows = points_rows(read_chapters)
+    rows = points_rows(names)
     with (folder / "points.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, fieldnames=list(rows[0]))
         table.writeheader()
@@ -284,21 +218,18 @@ def make(names: list[str], folder: Path = CLASSROOM) -> None:
     """Write everything for these chapters into a folder, which is emptied before."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "answer-key").mkdir(parents=True)
-    read_chapters = [read(name) for name in names]
     api = NbGraderAPI(config=settings(folder))
-    for chapter in read_chapters:
-        source = folder / "source" / chapter.name / f"{chapter.name}.ipynb"
+    for name in names:
+        source = folder / "source" / name / f"{name}.ipynb"
         source.parent.mkdir(parents=True)
-        nbformat.write(source_notebook(chapter), source)
-        made = api.generate_assignment(chapter.name, force=True, create=True)
+        nbformat.write(source_notebook(name), source)
+        made = api.generate_assignment(name, force=True, create=True)
         if not made["success"]:
-            raise RuntimeError(f"nbgrader refused {chapter.name}:\n{made['log']}")
-        key = folder / "answer-key" / f"{chapter.name}.md"
-        key.write_text(answer_key(chapter), "utf-8")
-    write_points(read_chapters, folder)
+            raise RuntimeError(f"nbgrader refused {name}:\n{made['log']}")
+        key = folder / "answer-key" / f"{name}.md"
+        key.write_text(answer_key(name), "utf-8")
+    write_points(names, folder)
     ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(
-        BOOK / "als_course", folder / "release" / "als_course", ignore=ignore
-    )
-    shutil.copytree(BOOK / "jobs", folder / "release" / "jobs", ignore=ignore)
-    shutil.copy(ROOT / "requirements.txt", folder / "release")
+    for part in ("als_course", "jobs"):
+        shutil.copytree(chapters.BOOK / part, folder / "release" / part, ignore=ignore)
+    shutil.copy(chapters.ROOT / "requirements.txt", folder / "release")

@@ -21,7 +21,7 @@ class Submission:
     assignment: str | None = None
     notebook: nbformat.NotebookNode | None = None
     remarks: list[str] = field(default_factory=list)
-    look: bool = False  # whether the teacher should look at it
+    needs_review: bool = False  # whether the teacher should look at it
 
 
 def find(folder: Path, releases: dict[str, nbformat.NotebookNode]) -> list[Submission]:
@@ -55,13 +55,13 @@ def open_notebook(
 ) -> None:
     """Read a submission and recognise its assignment by its cells, not its name."""
     say, path = submission.remarks.append, submission.path
-    submission.look = True
+    submission.needs_review = True
     if path is None:
         return say("no notebook was handed in")
     if path.suffix != ".ipynb":
         return say(f"{path.name} is no notebook")
     try:
-        with warnings.catch_warnings():  # nbformat mends ids of cells and warns
+        with warnings.catch_warnings():  # nbformat repairs ids of cells and warns
             warnings.simplefilter("ignore")
             notebook = nbformat.read(path, as_version=4)
     except (
@@ -83,13 +83,13 @@ def open_notebook(
     assignment = max(common, key=common.get, default=None)
     if not assignment or not common[assignment]:
         return say(f"{path.name} has no cell of an assignment of this course")
-    submission.assignment, submission.look = assignment, False
+    submission.assignment, submission.needs_review = assignment, False
     if path.stem not in (assignment, submission.student):
         say(f"recognised by its cells: the file is called {path.name}")
     kernel = notebook.metadata.get("kernelspec", {}).get("name", "python3")
     if kernel != "python3":
         say(f"run with Python 3: the notebook asks for the kernel {kernel!r}")
-    submission.notebook = mend(notebook, releases[assignment], say)
+    submission.notebook = restore(notebook, releases[assignment], say)
     return None
 
 
@@ -99,11 +99,12 @@ def grade_id(cell: nbformat.NotebookNode) -> str | None:
     return about.get("grade_id") if isinstance(about, dict) else None
 
 
-def mend(notebook, release, say) -> nbformat.NotebookNode:
+def restore(notebook, release, say) -> nbformat.NotebookNode:
     """Take the release, and of the student's notebook only what is the student's own.
 
     These are the answers, and cells that the student added; they keep their place after
-    the cell of the release that they follow.
+    the cell of the release that they follow. nbgrader's own repair, `OverwriteCells`,
+    puts back cells with points only: a set-up cell that was deleted stays away.
     """
     own: dict[str | None, list] = {}
     answers: dict[str, list] = {}
@@ -119,8 +120,8 @@ def mend(notebook, release, say) -> nbformat.NotebookNode:
                 answers.setdefault(name, []).append(cell.source)
         elif cell.cell_type == "code" and cell.source.strip():
             own.setdefault(place, []).append(new_code_cell(cell.source))
-    mended, restored = deepcopy(release), []
-    mended.cells = list(own.get(None, []))
+    whole, restored = deepcopy(release), []
+    whole.cells = list(own.get(None, []))
     for cell in deepcopy(release.cells):
         name = grade_id(cell)
         if cell.metadata.nbgrader.solution:
@@ -131,12 +132,12 @@ def mend(notebook, release, say) -> nbformat.NotebookNode:
             cell.source = (new or given or [cell.source])[0]
         elif seen.get(name) != cell.source and cell.cell_type == "code":
             restored.append(name)
-        mended.cells += [cell, *own.get(name, [])]
+        whole.cells += [cell, *own.get(name, [])]
     if restored:
         say(f"put back, since changed or deleted: {', '.join(restored)}")
-    for number, cell in enumerate(mended.cells):
+    for number, cell in enumerate(whole.cells):
         cell.id = f"cell-{number}"
-    return mended
+    return whole
 
 
 def take_out(notebook, place: int, reason: str) -> str:

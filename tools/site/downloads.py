@@ -8,21 +8,19 @@ such links.
 
 import re
 import zipfile
+from functools import partial
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
-import jupytext
 import nbformat
 from pybtex.database import parse_file
 from sphinx.errors import ConfigError
 
-ROOT = Path(__file__).resolve().parents[2]
+from tools import chapters
+
 FOLDER = "_downloads"
 ZIP = "als-course-notebooks.zip"
 TASK = "# Your solution: give the variables of the task their values here."
-FENCE = re.compile(r"^(```+|:::+)\{([a-z-]+)\} ?(.*?)\n(.*?)^\1$\n?", flags=re.M | re.S)
-SOLUTION = re.compile(r"^```\{solution-(start|end)\}.*?^```$\n?", flags=re.M | re.S)
-ROLE = re.compile(r"\{([a-z:]+)\}`([^`]+)`")
 SETUP = """\
 # Only where the course is not on this machine, as in Colab: fetch what is missing.
 import importlib.util, pathlib, subprocess, sys
@@ -42,41 +40,29 @@ if importlib.util.find_spec("als_course") is None:
 # -- from a chapter to a notebook that any Jupyter shows well --------------------------
 
 
-def split_solutions(notebook):
-    """Yield the cells with whether they belong to a solution."""
-    inside = False
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            yield cell, inside
-            continue
-        text, start = cell.source, 0
-        for mark in [*SOLUTION.finditer(text), None]:
-            part = text[start : mark.start() if mark else None].strip("\n")
-            if part:
-                yield nbformat.v4.new_markdown_cell(part), inside
-            if mark:
-                start, inside = mark.end(), mark[1] == "start"
-
-
-def make_notebook(source: Path, solutions: bool, plain=str):
+def make_notebook(name: str, solutions: bool, plain=str):
     """Turn a chapter into a notebook; `plain` rewrites its text."""
-    made = jupytext.read(source)
-    cells, previous = [], False
-    for cell, inside in split_solutions(made):
-        tags = cell.metadata.get("tags", [])
-        if inside and not solutions and "check" not in tags:
-            previous = True
-            continue
-        if inside and solutions and not previous:
-            cells.append(nbformat.v4.new_markdown_cell("**Solution**"))
-        if "check" in tags and not solutions:
+    made = chapters.read(name)
+    cells, before = [], chapters.Piece(None)
+    for piece in chapters.pieces(made):
+        cell, kind, label, title = piece
+        tags, solved = chapters.tags(cell), kind == "solution"
+        begins = (kind, label) != (before.kind, before.label)
+        before = piece
+        if solved and not solutions:
+            if "check" not in tags:
+                continue
             cells.append(nbformat.v4.new_code_cell(TASK))
-        previous = inside
+        elif solved and begins:
+            cells.append(nbformat.v4.new_markdown_cell("**Solution**"))
         if cell.cell_type == "code":
             new = nbformat.v4.new_code_cell(cell.source)
-            new.metadata = {"tags": tags} if tags else {}
+            new.metadata = {"tags": sorted(tags)} if tags else {}
         else:
-            new = nbformat.v4.new_markdown_cell(plain(cell.source))
+            heading = (
+                f"### Exercise: {title}\n\n" if kind == "exercise" and begins else ""
+            )
+            new = nbformat.v4.new_markdown_cell(heading + plain(cell.source))
         if new.source.strip():
             cells.append(new)
     for number, cell in enumerate(cells):
@@ -86,8 +72,8 @@ def make_notebook(source: Path, solutions: bool, plain=str):
     return made
 
 
-class PlainMarkdown:
-    """Write MyST as the Markdown that every notebook program shows.
+class Roles:
+    """Write a role as the text that the site shows, linked if there is a site.
 
     Parameters
     ----------
@@ -101,43 +87,17 @@ class PlainMarkdown:
         self.env, self.site = env, site
         self.labels = env.get_domain("std").labels
         self.places = env.get_domain("std").anonlabels
-        self.papers = parse_file(str(ROOT / "book" / "references.bib")).entries
+        self.papers = parse_file(str(chapters.BOOK / "references.bib")).entries
 
-    def __call__(self, text: str) -> str:
-        """Rewrite one cell."""
-        text = re.sub(r"^\([\w-]+\)=\n", "", text, flags=re.M)
-        text = re.sub(r"^\$\$ *\([\w-]+\)$", "$$", text, flags=re.M)
-        return ROLE.sub(self.role, FENCE.sub(self.directive, text)).strip()
-
-    def directive(self, fence: re.Match) -> str:
-        """Write a box as a quotation and an exercise as a heading."""
-        _, name, title, body = fence.groups()
-        body = re.sub(r"\A(?::[\w-]+:.*\n)+", "", body).strip()
-        body = FENCE.sub(self.directive, body)  # a quiz holds its answers
-        if name == "admonition":
-            lines = [f"**{title}**", "", *body.split("\n")]
-            return "".join(f"> {line}".rstrip() + "\n" for line in lines)
-        if name == "exercise-start":
-            return f"### Exercise: {title}\n\n"
-        if name == "exercise-end":
-            return ""
-        if name == "bibliography":
-            return "In full on the page of this chapter.\n"
-        if name == "code-block":
-            return f"```{title}\n{body}\n```\n"
-        return f"{body}\n"
-
-    def role(self, role: re.Match) -> str:
-        """Write a role as the text that the site shows, linked if there is a site."""
-        name, content = role.groups()
-        text, target = re.fullmatch(r"(.*?)(?:\s*<([^>]+)>)?", content, re.S).groups()
+    def __call__(self, name: str, text: str, target: str | None) -> str:
+        """Write one role."""
         if name == "term":
             return text
         if name.startswith("cite"):
-            said = [self.paper(key.strip()) for key in content.split(",")]
+            said = [self.paper(key.strip()) for key in text.split(",")]
             return ", ".join(said) if name == "cite:t" else f"({'; '.join(said)})"
         if name == "eq":
-            return f"({self.env.get_domain('math').equations[content][1]})"
+            return f"({self.env.get_domain('math').equations[text][1]})"
         page, anchor = self.places[target or text][:2]
         if name == "numref":
             number = self.env.toc_fignumbers[page]["figure"][anchor]
@@ -209,7 +169,7 @@ def menus(app, page: str, up: str) -> list[dict]:
         "label": "print",
     }
     entries, places = [source, paper], []
-    if is_chapter(app, page):
+    if is_chapter(page):
         ipynb = f"{up}{FOLDER}/{name}"
         entries[:0] = [
             link(".ipynb", f"{ipynb}.ipynb", "download-notebook", "code",
@@ -218,7 +178,7 @@ def menus(app, page: str, up: str) -> list[dict]:
                  "download-solutions", "key", "Notebook with solutions"),
         ]  # fmt: skip
     known = repository(app.config)
-    if known and is_chapter(app, page):
+    if known and is_chapter(page):
         places = [
             link("Colab", known["colab"].format(name=name), "colab", "play",
                  "Open in Colab"),
@@ -239,15 +199,9 @@ def menus(app, page: str, up: str) -> list[dict]:
     ]  # fmt: skip
 
 
-def is_chapter(app, page: str) -> bool:
+def is_chapter(page: str) -> bool:
     """Say whether a page is a notebook that readers run."""
-    runs = "kernelspec" in app.env.metadata.get(page, {})
-    return runs and page != app.config.root_doc and has_exercises(app, page)
-
-
-def has_exercises(app, page: str) -> bool:
-    """Say whether a page sets exercises, as every chapter does."""
-    return "{exercise-start}" in Path(app.env.doc2path(page)).read_text("utf-8")
+    return page.rpartition("/")[2] in chapters.teaching_chapters()
 
 
 def add_menus(app, pagename, templatename, context, doctree) -> None:
@@ -264,22 +218,23 @@ def write_notebooks(app, error) -> None:
     if error or app.builder.name != "html":
         return
     site = app.config.html_baseurl
-    plain = PlainMarkdown(app.env, site.rstrip("/") + "/" if site else "")
+    role = Roles(app.env, site.rstrip("/") + "/" if site else "")
     folder = Path(app.outdir) / FOLDER
     folder.mkdir(exist_ok=True)
-    files = {"requirements.txt": (ROOT / "requirements.txt").read_bytes()}
-    for path in sorted((ROOT / "book").glob("als_course/**/*.py")):
-        files[path.relative_to(ROOT / "book").as_posix()] = path.read_bytes()
-    for page in filter(lambda page: is_chapter(app, page), sorted(app.env.found_docs)):
+    files = {"requirements.txt": (chapters.ROOT / "requirements.txt").read_bytes()}
+    for path in sorted(chapters.BOOK.glob("als_course/**/*.py")):
+        files[path.relative_to(chapters.BOOK).as_posix()] = path.read_bytes()
+    for page in filter(is_chapter, sorted(app.env.found_docs)):
+        name = page.rpartition("/")[2]
         for suffix, solutions in (("", False), ("-solutions", True)):
-            source = Path(app.env.doc2path(page))
-            made = make_notebook(source, solutions, plain)
+            made = make_notebook(
+                name, solutions, partial(chapters.to_markdown, role=role)
+            )
             note, setup = opening(app, page)
             made.cells[:0] = [note, *setup]
-            name = f"{page.rsplit('/', 1)[-1]}{suffix}.ipynb"
             text = nbformat.writes(nbformat.validator.normalize(made)[1]) + "\n"
-            (folder / name).write_text(text, "utf-8")
-            files[name] = text.encode()
+            (folder / f"{name}{suffix}.ipynb").write_text(text, "utf-8")
+            files[f"{name}{suffix}.ipynb"] = text.encode()
     with zipfile.ZipFile(folder / ZIP, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in sorted(files.items()):
             stamp = zipfile.ZipInfo(f"als-course/{name}", (1980, 1, 1, 0, 0, 0))
@@ -307,7 +262,7 @@ def opening(app, page: str):
 
 def needed_modules() -> str:
     """List the packages that a chapter may import and Colab may lack, with versions."""
-    text = (ROOT / "requirements.txt").read_text("utf-8")
+    text = (chapters.ROOT / "requirements.txt").read_text("utf-8")
     part = re.search(r"# -- the mathematics.*?(?=# -- the checks)", text, re.S)[0]
     pins = re.findall(r"^([a-z0-9-]+)==(\S+)", part, flags=re.M)
     modules = {"scikit-learn": "sklearn"}

@@ -4,39 +4,27 @@ Its one argument names a chapter. The list is made from `book/answers` whenever 
 page is built, so that a mistake is written down in one place.
 """
 
-import sys
-from pathlib import Path
+from sphinx.util.docutils import SphinxDirective
 
-from docutils.parsers.rst import Directive
-from docutils.statemachine import StringList
-
-ROOT = Path(__file__).resolve().parent.parents[2]
+from tools import chapters, exercises
 
 
-class Mistakes(Directive):
+class Mistakes(SphinxDirective):
     """List the wrong answers of a chapter, each with the message it meets."""
 
     required_arguments = 1
 
     def run(self):
         """Write the list as MyST and let the page's parser read it."""
-        if str(ROOT) not in sys.path:
-            sys.path.insert(0, str(ROOT))
-        from tools.classroom import exercises
-
         [name] = self.arguments
-        environment = self.state.document.settings.env
-        for path in (exercises.BOOK / f"{name}.md", exercises.BESIDE / f"{name}.md"):
-            environment.note_dependency(str(path))
+        for path in (chapters.page_path(name), exercises.ANSWERS / f"{name}.md"):
+            self.env.note_dependency(str(path))
         lines = []
-        for exercise in exercises.read(name).exercises:
+        for exercise in exercises.read(name):
             lines.append(f"- {{ref}}`{exercise.title} <{exercise.label}>`")
             for answer in exercise.wrong:
                 lines.append(f"  - {answer.title}: *{answer.message}*")
-        section = self.state.document
-        container = type(section)(section.settings, section.reporter)
-        self.state.nested_parse(StringList(lines, "exercises"), 0, container)
-        return container.children
+        return self.parse_text_to_nodes("\n".join(lines))
 
 
 def setup(app):

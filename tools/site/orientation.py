@@ -12,32 +12,22 @@ from docutils import nodes
 from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
+from tools import chapters
+
 LONG = 20
 """Cells with more lines than this can be folded."""
 
 
-def parts(env) -> list[tuple[str, list[str]]]:
-    """List the parts of `_toc.yml` that hold chapters: caption and pages of each."""
-    root = env.app.config.external_site_map.root
-    found = [(part.caption or "", part.files()) for part in root.subtrees]
-    return [part for part in found if part[0] not in ("Teaching", "Reference")]
-
-
-def chapters(env, pages: list[str]) -> list[str]:
-    """Return those of some pages that run code, as every chapter does."""
-    return [page for page in pages if "kernelspec" in env.metadata.get(page, {})]
-
-
 def you_are_here(app, page: str) -> str:
     """Write the line that says in which part and chapter the reader is."""
-    taught = parts(app.env)
+    taught, name = chapters.taught_parts(), page.rpartition("/")[2]
     for number, (caption, pages) in enumerate(taught, start=1):
-        if page in pages:
+        if name in pages:
             home = app.builder.get_relative_uri(page, app.config.root_doc)
-            among = chapters(app.env, pages)
+            among = [page for page in pages if chapters.is_notebook(page)]
             place = escape(caption)
-            if page in among:
-                place += f", chapter {among.index(page) + 1} of {len(among)}"
+            if name in among:
+                place += f", chapter {among.index(name) + 1} of {len(among)}"
             return (
                 '<nav class="here" aria-label="You are here"><p>'
                 f'<a href="{home}">Part {number} of {len(taught)}</a> {place}'

@@ -1,162 +1,26 @@
-"""The half-step of ALS, compiled with Numba: a plain version and a tiled one.
+"""The half-step of ALS with the sums of its matrix product kept in vector registers.
 
-Both do what the NumPy engine of ``als_course.als`` does. For each row of ratings, with
-x_t the fixed factors of what its rating t is about, c_t its confidence and p_t its
-preference, they build and solve the normal equations
-
-    (holes + Σ_t (c_t - hole) x_t x_tᵀ + penalty I) x = Σ_t c_t p_t x_t.
-
-In the explicit model c is 1, p is the rating, and ``hole``, the confidence of a place
-without a rating, is 0. In the implicit model p is 1 for a like and ``hole`` is 1.
-
-The plain version is the one to read, and the reference; the tiled one is the one to
-use. Threads take rows as they become free, and one thread solves a row from start to
-end, so that the number of threads changes no bit of the result.
+**Optional: delete this file, and the plain version takes over**, slower but the same to
+rounding; ``kernels/__init__.py`` does so as well when the import below fails. What may
+break it are internals that Numba and llvmlite promise to nobody: the LLVM builder
+(`llvmlite.ir`, `numba.core.cgutils`, `numba.extending.intrinsic`), pointers that carry
+a type, and the name of the processor (`cpu_target.target_context.codegen`). Read at
+Numba 0.68 and llvmlite 0.50; ``tests`` hold both versions against dense formulas.
 """
 
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from llvmlite import ir
-from numba import config, njit, prange, types
+from numba import config, njit, types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-__all__ = ["half_step", "registers"]
+from als_course.kernels.plain import compiled, confidence_and_preference
 
+__all__ = ["registers", "solve_rows"]
 
-def half_step(
-    ratings, fixed, holes, penalties, asked, formula, singular, loss=True, tiled=True
-):
-    """Solve the factors of each row of ratings, those of its columns held fixed.
-
-    It runs on `numba.config.NUMBA_NUM_THREADS` threads, which the environment
-    variable of that name sets. In its loops it allocates nothing.
-
-    Parameters
-    ----------
-    ratings : csr_array of shape (n_rows, n_columns)
-        Of the type of `fixed`.
-    fixed : float32 or float64 array of shape (n_columns, k)
-    holes : array of shape (k, k)
-        What all places, rated or not, add to a Gram matrix.
-    penalties : array of shape (n_rows,)
-        What is added to the diagonal.
-    asked : bool array of shape (n_rows,)
-        Which rows to solve.
-    formula : three numbers: hole, alpha, base
-        A rating r has confidence base + alpha abs(r), a hole has confidence `hole`. If
-        that is 0, r is what is to be fitted, else it is 1 where r is above 0 and 0
-        elsewhere.
-    singular : float
-        Smallest over largest pivot, below which a system counts as singular.
-    loss : bool
-        Compute the loss; otherwise 0 comes back.
-    tiled : bool
-        Use the tiled version, or the plain one.
-
-    Returns
-    -------
-    solved : array of shape (n_rows, k)
-        Of the type of `fixed`. Zero for rows not asked for, undefined for failed ones.
-    loss : float
-        Σ c (p - f)² - hole f² over the ratings of the rows that were solved, f the
-        dot product of both factors.
-    failed : bool array of shape (n_rows,)
-        Which systems are singular.
-    """
-    dtype = fixed.dtype
-    solved = np.zeros((len(asked), fixed.shape[1]), dtype)
-    losses, failed = np.zeros(len(asked)), np.zeros(len(asked), bool)
-    run = _run_tiled if tiled else _plain
-    run(
-        (ratings.indptr, ratings.indices, ratings.data),
-        np.ascontiguousarray(fixed),
-        np.zeros((fixed.shape[1],) * 2, dtype) + np.asarray(holes, dtype),
-        np.asarray(penalties, dtype),
-        asked,
-        tuple(dtype.type(number) for number in formula),
-        dtype.type(singular),
-        (solved, losses[: len(asked) * loss], failed),
-    )
-    return solved, losses.sum(), failed
-
-
-def compiled(**options):
-    """Compile with Numba, and keep the machine code on disk.
-
-    Numba keeps it beside this file or, where it may not write there, in the user's
-    cache folder. With neither it raises RuntimeError; then every process compiles.
-    """
-
-    def decorate(function):
-        try:
-            return njit(function, cache=True, error_model="numpy", **options)
-        except RuntimeError:
-            return njit(function, error_model="numpy", **options)
-
-    return decorate
-
-
-@njit
-def _place(rating, formula):
-    """Return confidence and preference of a place with this rating."""
-    hole, alpha, base = formula
-    preference = rating
-    if hole > 0:
-        preference = hole if rating > 0 else hole - hole
-    return base + alpha * abs(rating), preference
-
-
-# -- the plain version --------------------------------------------------------------
-@compiled(parallel=True)
-def _plain(ratings, fixed, holes, penalties, asked, formula, singular, results):
-    (indptr, indices, data), (solved, losses, failed) = ratings, results
-    k, hole = fixed.shape[1], formula[0]
-    for row in prange(len(asked)):
-        if not asked[row]:
-            continue
-        rated = range(indptr[row], indptr[row + 1])
-        gram, x = holes.copy(), solved[row]
-        for t in rated:
-            c, p = _place(data[t], formula)
-            factors = fixed[indices[t]]
-            for i in range(k):
-                x[i] += c * p * factors[i]
-                for j in range(i + 1):
-                    gram[i, j] += (c - hole) * factors[i] * factors[j]
-        # Cholesky: gram = L Lᵀ, with L written over the lower triangle.
-        smallest, largest = np.inf, 0.0
-        for i in range(k):
-            gram[i, i] += penalties[row]
-            for j in range(i + 1):
-                for m in range(j):
-                    gram[i, j] -= gram[i, m] * gram[j, m]
-                if j < i:
-                    gram[i, j] /= gram[j, j]
-            smallest, largest = min(smallest, gram[i, i]), max(largest, gram[i, i])
-            failed[row] |= not gram[i, i] > 0 or not smallest > singular * largest
-            gram[i, i] = np.sqrt(gram[i, i])
-        # Solve L y = b, then Lᵀ x = y, in place.
-        for i in range(k):
-            for j in range(i):
-                x[i] -= gram[i, j] * x[j]
-            x[i] /= gram[i, i]
-        for i in range(k - 1, -1, -1):
-            for j in range(i + 1, k):
-                x[i] -= gram[j, i] * x[j]
-            x[i] /= gram[i, i]
-        if len(losses):
-            for t in rated:
-                c, p = _place(data[t], formula)
-                fitted = 0.0
-                for i in range(k):
-                    fitted += fixed[indices[t], i] * x[i]
-                losses[row] += c * (p - fitted) ** 2 - hole * fitted**2
-
-
-# -- the tiled version --------------------------------------------------------------
 CHUNK = 4096  # numbers gathered at once: 16 or 32 kB, which the first cache holds
 SHARE = 8  # rows that a thread takes at a time
 
@@ -177,7 +41,8 @@ def registers():
 
 
 N_REGISTERS, VECTOR_BYTES = registers()
-# A tile is 8 x 3 or 4 x 3 vectors; the other registers hold what it is made from.
+# 24 (or 12) sums of 32 (or 16) registers; 3 more hold a row of `right`, and the rest a
+# number of `left` in every lane.
 TILE = 8 if N_REGISTERS == 32 else 4
 
 
@@ -295,7 +160,7 @@ _subtract_rows, _store_rows = _strip("subtract", TILE), _strip("store", TILE)
 
 
 @compiled(nogil=True)
-def _tiled(
+def solve_queue(
     queue, ratings, fixed, holes, penalties, asked, formula, singular, space, results
 ):
     """Solve rows until none is left in the queue."""
@@ -316,7 +181,7 @@ def _tiled(
             for start in range(indptr[row], indptr[row + 1], len(left)):
                 n = min(len(left), indptr[row + 1] - start)
                 for t in range(n):
-                    c, p = _place(data[start + t], formula)
+                    c, p = confidence_and_preference(data[start + t], formula)
                     item = indices[start + t]
                     for j in range(width):
                         right[t, j] = fixed[item, j]
@@ -337,7 +202,7 @@ def _tiled(
                 solved[row, i] = x[0, i]
             if len(losses):
                 for t in range(indptr[row], indptr[row + 1]):
-                    c, p = _place(data[t], formula)
+                    c, p = confidence_and_preference(data[t], formula)
                     fitted = np.float64(_dot(fixed[indices[t]], x[0]))
                     losses[row] += c * (p - fitted) ** 2 - hole * fitted**2
 
@@ -392,7 +257,7 @@ def _substitute(gram, inverses, x, width):
             x[0, top + i] = total
 
 
-def _run_tiled(ratings, fixed, holes, penalties, asked, *rest):
+def solve_rows(ratings, fixed, holes, penalties, asked, *rest):
     """Pad rows to whole vectors, give each thread its space, and run."""
     dtype, k = fixed.dtype, fixed.shape[1]
     lanes = VECTOR_BYTES // dtype.itemsize
@@ -414,7 +279,7 @@ def _run_tiled(ratings, fixed, holes, penalties, asked, *rest):
         left = right if rest[0][0] == 0 else empty(*right.shape)
         gram, inverses = empty(*holes.shape), empty(width, 2 * TILE)
         space = left, right, gram, inverses, empty(1, width)
-        _tiled(
+        solve_queue(
             queue, ratings, fixed, holes, penalties, asked, *rest[:2], space, rest[2]
         )
 

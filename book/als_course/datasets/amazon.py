@@ -1,0 +1,190 @@
+"""The Amazon reviews of musical instruments, or what stands in for them."""
+
+import csv
+import io
+import json
+import logging
+import os
+from functools import partial
+
+from als_course.datasets.lookalike import (
+    make_amazon_lookalike,
+    ratings_of_reviews,
+    write_reviews,
+)
+from als_course.datasets.matrix import Dataset, fingerprint, verify
+from als_course.storage import (
+    DatasetError,
+    UnavailableError,
+    cache_folder,
+    decode,
+    download,
+    gunzip,
+    obtain,
+    offline,
+    read_file,
+    unzip,
+    write_cached,
+)
+
+__all__ = ["AMAZON_FINGERPRINT", "fetch_amazon_reviews"]
+
+AMAZON_FINGERPRINT = "3e49bda93a70b9bd3f8b17800505cb7457632f0e1f045eccdf958cecca59a5d6"
+AMAZON_URL = (
+    "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/"
+    "reviews_Musical_Instruments_5.json.gz"
+)
+AMAZON_FILES = (
+    "reviews_Musical_Instruments_5.json",
+    "reviews_Musical_Instruments_5.json.gz",
+    "Musical_Instruments_5.json",
+    "Musical_Instruments_5.json.gz",
+    "Musical_instruments_reviews.csv",
+    "Musical_instruments_reviews.csv.zip",
+    "amazon-music-reviews.zip",
+)
+# Holds why the real reviews could not be had, so that one build asks only once and
+# all its pages show the same set.
+AMAZON_MARKER = "reviews_Musical_Instruments_5.unavailable.txt"
+REVIEW_FIELDS = [
+    "reviewerID", "asin", "helpful", "reviewText", "overall", "summary",
+    "unixReviewTime", "reviewTime",
+]  # fmt: skip
+STARS = {"1", "2", "3", "4", "5", "1.0", "2.0", "3.0", "4.0", "5.0"}
+AMAZON_CITATION = (
+    "Ruining He and Julian McAuley. 2016. Ups and Downs: Modeling the Visual "
+    "Evolution of Fashion Trends with One-Class Collaborative Filtering. WWW '16, "
+    "507-517. https://doi.org/10.1145/2872427.2883037"
+)
+log = logging.getLogger("als_course.datasets")
+
+
+def fetch_amazon_reviews(*, retry=False):
+    """Load the Amazon reviews of musical instruments, 5-core, of 2014.
+
+    10,261 reviews of 900 products by 1,429 reviewers, each with five reviews or more.
+    The originals may be the JSON lines of UCSD (``.json`` or ``.json.gz``) or the CSV
+    made from them that circulates on Kaggle (or its zip).
+
+    When no place has them, `make_amazon_lookalike` stands in and ``source`` says
+    "look-alike". The cache remembers that, so that later calls neither wait for the
+    network nor change the set in the middle of a build. With the environment variable
+    ``ALS_COURSE_AMAZON=look-alike`` it stands in where the real reviews are at hand.
+
+    Parameters
+    ----------
+    retry : bool
+        Ask the network even if the cache remembers that it failed.
+
+    Returns
+    -------
+    Dataset
+        ``path`` is a file of JSON lines in the cache, the same whatever the original,
+        with the fields reviewerID, asin, reviewerName (where known), helpful,
+        reviewText, overall, summary, unixReviewTime and reviewTime.
+
+    Raises
+    ------
+    DatasetError
+        If an original in ``ALS_COURSE_DATA`` is damaged, or ``ALS_COURSE_AMAZON`` is
+        something else than "look-alike".
+    CacheError
+        If the JSON lines cannot be written.
+
+    References
+    ----------
+    https://snap.stanford.edu/data/amazon/productGraph/
+    """
+    if wanted := os.environ.get("ALS_COURSE_AMAZON"):
+        if wanted != "look-alike":
+            raise DatasetError(
+                f"ALS_COURSE_AMAZON is {wanted!r}; set it to 'look-alike' to get the "
+                "generated reviews, or take it away to get the real ones"
+            )
+        return make_amazon_lookalike()
+    marker = cache_folder() / AMAZON_MARKER
+    sources = {AMAZON_URL: partial(download, AMAZON_URL)}
+    if marker.exists() and not retry:
+        sources = {}
+    try:
+        reviews, found = obtain(
+            "Amazon Musical Instruments", AMAZON_FILES, _read_amazon, sources
+        )
+    except UnavailableError as error:
+        log.info(
+            "The real Amazon reviews could not be had: a generated look-alike stands "
+            "in for them. python -m als_course.datasets asks the network again"
+        )
+        if sources and not offline():
+            write_cached(AMAZON_MARKER, str(error).encode())
+        return make_amazon_lookalike()
+    path = write_reviews(AMAZON_FILES[0], reviews, found)
+    ratings = ratings_of_reviews(reviews)
+    return Dataset(
+        "Amazon Musical Instruments", ratings, "real", AMAZON_CITATION, path=path
+    )
+
+
+def _read_amazon(path):
+    if path.suffix == ".zip":
+        name, content = next(iter(unzip(path, AMAZON_FILES).items()))
+        where = f"{path} ({name})"
+    else:
+        name, where = path.name, str(path)
+        content = gunzip(path) if path.suffix == ".gz" else read_file(path)
+    lines = _csv_lines if name.endswith(".csv") else _json_lines
+    reviews = []
+    for number, fields in lines(decode(content, where), where):
+        try:
+            reviews.append(_review(fields))
+        except (ValueError, TypeError) as error:
+            raise DatasetError(f"{where}, line {number}: {error}") from error
+    actual = fingerprint(ratings_of_reviews(reviews))
+    verify(where, "reviews", actual, AMAZON_FINGERPRINT)
+    return reviews
+
+
+def _json_lines(text, where):
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield number, line
+
+
+def _csv_lines(text, where):
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for fields in reader:  # a quoted review may span lines: this is its last
+            yield reader.line_num, fields
+    except csv.Error as error:
+        raise DatasetError(f"{where}, line {reader.line_num}: {error}") from error
+
+
+def _review(fields):
+    """Bring a line of JSON, or a row of CSV, into the schema of UCSD."""
+    if isinstance(fields, str):
+        fields = json.loads(fields)
+    if not isinstance(fields, dict):
+        raise ValueError(f"expected a JSON object; found {str(fields)[:40]!r}")
+    if missing := [name for name in REVIEW_FIELDS if fields.get(name) is None]:
+        raise ValueError(f"the review has no {', '.join(missing)}")
+    if str(fields["overall"]) not in STARS:
+        found = fields["overall"]
+        raise ValueError(f"overall should be 1, 2, 3, 4 or 5; found {found!r}")
+    if not str(fields["unixReviewTime"]).isdecimal():
+        found = fields["unixReviewTime"]
+        raise ValueError(f"unixReviewTime should be whole seconds; found {found!r}")
+    helpful = fields["helpful"]
+    if isinstance(helpful, str):
+        helpful = json.loads(helpful)
+    name = fields.get("reviewerName")
+    return {
+        "reviewerID": str(fields["reviewerID"]),
+        "asin": str(fields["asin"]),
+        **({"reviewerName": str(name)} if name else {}),
+        "helpful": [int(votes) for votes in helpful],
+        "reviewText": str(fields["reviewText"]),
+        "overall": float(fields["overall"]),
+        "summary": str(fields["summary"]),
+        "unixReviewTime": int(fields["unixReviewTime"]),
+        "reviewTime": str(fields["reviewTime"]),
+    }

@@ -1,0 +1,344 @@
+"""What every model of the course can do, and the checks of its input.
+
+All models work on a SciPy CSR array whose **rows are users and columns are items**.
+
+One rule answers for whom a model has not seen in training: a missing user or item is
+predicted with the mean where stars are predicted, and a user without ratings gets the
+most popular items as a list. `Recommender.count_unknown` tells how often that was so.
+"""
+
+import numpy as np
+from scipy import sparse
+from sklearn.exceptions import NotFittedError
+
+from als_course.checks import check_csr
+from als_course.metrics import top_k
+
+__all__ = ["FactorRecommender", "Recommender", "check_ratings"]
+
+BLOCK_PAIRS = 4096  # factor rows gathered at once by `_dot_pairs`
+BLOCK_CELLS = 2**22  # scores held at once by `recommend`: 32 MB
+
+
+def check_ratings(ratings, allow_empty=False, dtype="float64"):
+    """Check a ratings matrix and return it as floats.
+
+    A stored entry is a rating, a stored zero too; all else is unknown.
+
+    Parameters
+    ----------
+    ratings : CSR array or matrix of shape (n_users, n_items)
+        Of integers or floats, with at most one entry for a user and an item.
+    allow_empty : bool
+        Accept a matrix without any rating.
+    dtype : {"float64", "float32"}
+        Of what is returned.
+
+    Returns
+    -------
+    csr_array of shape (n_users, n_items)
+        A copy with sorted columns.
+
+    Raises
+    ------
+    TypeError
+        If `ratings` is not CSR or not numeric.
+    ValueError
+        If it is empty, or holds nan, infinity, numbers too large for `dtype`, or two
+        ratings for one user and item.
+    """
+    check_csr(ratings, "ratings")
+    if ratings.dtype.kind not in "iuf":
+        raise TypeError(f"ratings must be integers or floats, got {ratings.dtype}")
+    if ratings.ndim != 2:
+        raise ValueError(f"ratings must have two dimensions, got shape {ratings.shape}")
+    if ratings.nnz == 0 and not allow_empty:
+        raise ValueError(f"the ratings matrix {ratings.shape} holds no rating")
+    with np.errstate(over="ignore"):
+        data = ratings.data.astype(dtype)
+    small = max(*ratings.shape, ratings.nnz) < 2**31
+    index = np.int32 if small else np.int64
+    parts = data, ratings.indices.astype(index), ratings.indptr.astype(index)
+    checked = sparse.csr_array(parts, shape=ratings.shape)
+    checked.check_format(full_check=True)
+    checked.sort_indices()
+    # Two neighbours with one column are the same place unless a row begins between.
+    repeated = checked.indices[1:] == checked.indices[:-1]
+    starts = checked.indptr[1:-1]
+    repeated[starts[(starts > 0) & (starts < checked.nnz)] - 1] = False
+    for bad, problem in [
+        (~np.isfinite(checked.data), f"is not finite in {dtype}; drop or mend it"),
+        (repeated, "is there more than once; keep one, or their mean"),
+    ]:
+        if bad.any():
+            at = np.flatnonzero(bad)[0]
+            user = np.searchsorted(checked.indptr, at, side="right") - 1
+            where = f"user {user}, item {checked.indices[at]}"
+            raise ValueError(f"the rating of {where} {problem}")
+    return checked
+
+
+class Recommender:
+    """What every model of the course can do; a base class, not a model.
+
+    A subclass defines ``_fit(ratings)`` and ``_score(users, items)`` for int arrays
+    that broadcast against each other. One that ranks the items alike for everybody
+    says ``personal = False``; it needs no rule for users whom it has not seen.
+
+    Attributes
+    ----------
+    n_users_, n_items_ : int
+        Shape of the ratings matrix given to `fit`.
+    known_users_, known_items_ : bool arrays of shape (n_users,) and (n_items,)
+        Who and what had a rating there; in `ImplicitALS`, a rating above 0.
+    popularity_ : int array of shape (n_items,)
+        How many such ratings each item had.
+    """
+
+    personal = True
+
+    def fit(self, ratings):
+        """Learn from ratings.
+
+        Parameters
+        ----------
+        ratings : CSR array or matrix of shape (n_users, n_items)
+            Stored entries are the ratings, stored zeros included.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `check_ratings` does.
+        """
+        ratings = check_ratings(ratings)
+        self._fit(ratings)
+        by_item = np.bincount(ratings.indices, minlength=ratings.shape[1])
+        self._remember(ratings, np.diff(ratings.indptr), by_item)
+        return self
+
+    def predict(self, users, items):
+        """Score pairs of users and items, elementwise.
+
+        Parameters
+        ----------
+        users, items : int or int array-like of shape (n_pairs,)
+            Row and column numbers in the ratings matrix; of one shape.
+
+        Returns
+        -------
+        float64 array of shape (n_pairs,), or float
+            Predicted ratings, not clipped to the scale; for models that only rank,
+            scores. Where the model has not seen the user or the item, the training
+            mean stands in for what it would have learnt, or popularity for a score.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If a user or an item is unknown, or the shapes differ.
+        """
+        users, items = self._check_pairs(users, items)
+        return self._score(users.ravel(), items.ravel()).reshape(users.shape)[()]
+
+    def recommend(self, user, n=10, exclude_seen=True):
+        """Rank the items for one user or for several.
+
+        Parameters
+        ----------
+        user : int or int array-like of shape (n_asked,)
+            Row numbers in the ratings matrix.
+        n : int
+            Length of the list. Fewer items come back when fewer are left.
+        exclude_seen : bool
+            Leave out what the user has rated.
+
+        Returns
+        -------
+        items : int array of shape (n,) or (n_asked, n)
+            Item columns, highest score first; equal scores by column, ascending. With
+            several users, lists too short are filled up with -1.
+        scores : float64 array of the same shape
+            Minus infinity where `items` is -1.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If a user is unknown or `n` is below 1.
+
+        Notes
+        -----
+        A user without a rating in training gets the most popular items, and their
+        numbers of ratings as scores, from every model whose lists are personal.
+        """
+        users = self._check_users(user)
+        if users.ndim == 0:
+            items, scores = self.recommend(users[None], n, exclude_seen)
+            return items[items >= 0], scores[items >= 0]
+        lists = []
+        size = max(1, BLOCK_CELLS // self.n_items_)
+        for start in range(0, max(1, len(users)), size):
+            block = users[start : start + size]
+            seen = self._ratings[block] if exclude_seen else None
+            scores = self._score_all(block)
+            known = self.known_users_[block, None]
+            if self.personal and not known.all():
+                scores = np.where(known, scores, self.popularity_)
+            lists.append(top_k(scores, n, exclude=seen))
+        items, scores = zip(*lists, strict=True)
+        return np.concatenate(items), np.concatenate(scores)
+
+    def count_unknown(self, users, items):
+        """Count the pairs whose user or item the model has not seen in training.
+
+        For these `predict` falls back on the rule: the training mean instead of what
+        there was nothing to learn from. Print the count beside a score.
+
+        Parameters
+        ----------
+        users, items : int or int array-like of shape (n_pairs,)
+            As for `predict`.
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As `predict` does.
+        """
+        users, items = self._check_pairs(users, items)
+        return int(np.sum(~(self.known_users_[users] & self.known_items_[items])))
+
+    def _remember(self, ratings, user_counts, item_counts):
+        self._ratings = ratings
+        self.n_users_, self.n_items_ = ratings.shape
+        self.known_users_, self.known_items_ = user_counts > 0, item_counts > 0
+        self.popularity_ = item_counts
+
+    def _score_all(self, users):
+        """Scores of all items for each of the users, (n_asked, n_items)."""
+        scores = self._score(users[:, None], np.arange(self.n_items_))
+        return np.broadcast_to(scores, (len(users), self.n_items_))
+
+    def _check_fitted(self):
+        if not hasattr(self, "n_users_"):
+            raise NotFittedError(f"call {type(self).__name__}.fit(ratings) first")
+
+    def _check_pairs(self, users, items):
+        users, items = self._check_users(users), self._check_items(items)
+        if users.shape != items.shape:
+            raise ValueError(
+                f"users {users.shape} and items {items.shape} differ in shape; "
+                "give one item for each user"
+            )
+        return users, items
+
+    def _check_users(self, users):
+        self._check_fitted()
+        return _check_numbers(users, self.n_users_, "user")
+
+    def _check_items(self, items):
+        self._check_fitted()
+        return _check_numbers(items, self.n_items_, "item")
+
+
+class FactorRecommender(Recommender):
+    """What a model of user and item factors can do; a base class, not a model.
+
+    Its score is their dot product.
+
+    Attributes
+    ----------
+    user_factors_, item_factors_ : arrays of shape (n_users, k) and (n_items, k)
+    """
+
+    def similar_items(self, item, n=10):
+        """Find the items whose factors point the same way.
+
+        Parameters
+        ----------
+        item : int
+            Column number in the ratings matrix.
+        n : int
+            Length of the list; fewer come back when there are fewer other items.
+
+        Returns
+        -------
+        items : int array of shape (n,)
+            Without `item` itself; highest similarity first, equal ones by column.
+        similarities : float64 array of shape (n,)
+            Cosines, from -1 to 1; 0 with an item whose factors are all 0.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            Before `fit`; if the item is unknown or `n` is below 1.
+        """
+        item = self._check_item(item)
+        return _most_similar(item, n, self.item_factors_)
+
+    def similar_users(self, user, n=10):
+        """Find the users whose factors point the same way, as `similar_items` does."""
+        user = self._check_user(user)
+        return _most_similar(user, n, self.user_factors_)
+
+    def _check_user(self, user):
+        return _require_one(self._check_users(user))
+
+    def _check_item(self, item):
+        return _require_one(self._check_items(item))
+
+    def _score(self, users, items):
+        return _dot_pairs(self.user_factors_, self.item_factors_, users, items)
+
+    def _score_all(self, users):
+        return self.user_factors_[users] @ self.item_factors_.T
+
+
+def _dot_pairs(user_factors, item_factors, users, items):
+    """Dot products of the factors of each pair, a block of pairs at a time."""
+    products = np.empty(len(users))
+    for start in range(0, len(users), BLOCK_PAIRS):
+        block = slice(start, start + BLOCK_PAIRS)
+        products[block] = np.einsum(
+            "ij,ij->i", user_factors[users[block]], item_factors[items[block]]
+        )
+    return products
+
+
+def _check_numbers(numbers, size, kind):
+    """Row or column numbers as an int array, or an error that names the first bad."""
+    numbers = np.asarray(numbers)
+    if numbers.size == 0:
+        return numbers.astype(np.intp)
+    hint = f"give the {kind}'s number in the matrix, by pandas.factorize for example"
+    if numbers.dtype.kind not in "iu":
+        raise ValueError(f"{kind} must be an integer, got {numbers.dtype}; {hint}")
+    bad = (numbers < 0) | (numbers >= size)
+    if bad.any():
+        raise ValueError(f"{kind} {numbers[bad][0]} is not in 0..{size - 1}; {hint}")
+    return numbers.astype(np.intp)
+
+
+def _require_one(number):
+    if number.ndim:
+        raise ValueError(f"give one number, got an array of shape {number.shape}")
+    return number
+
+
+def _most_similar(number, n, factors):
+    lengths = np.linalg.norm(factors, axis=1)
+    lengths[lengths == 0] = 1.0
+    directions = factors / lengths[:, None]
+    cosines = directions @ directions[number]
+    cosines[number] = -np.inf
+    found, best = top_k(cosines, n)
+    return found[found >= 0], best[found >= 0]
