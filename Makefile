@@ -18,10 +18,10 @@ endif
 export
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test mutants lab outputs classroom grade offline-kit bench clean
+.PHONY: help book pdf test mutants lab outputs outputs-everywhere classroom grade offline-kit bench clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 21
 
 # The set-up asks again once it has the lock: another may have done it in the meantime.
 $(VENV)/installed: requirements.txt pyproject.toml
@@ -39,7 +39,7 @@ else
 	mkdir -p $(VENV)/share/jupyter/lab/settings
 	cp .binder/overrides.json $(VENV)/share/jupyter/lab/settings
 	$(BIN)/python -m als_course.datasets
-	$(BIN)/python -m als_course.spark
+	$(BIN)/python -m als_course.java
 	@# npm has newer rules for accessibility than the package index; without npm those do
 	if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --prefix $(VENV) axe-core@4.14.1 || echo "npm could not fetch axe; the one installed by pip is used"; fi
 	touch $@
@@ -56,10 +56,10 @@ pdf: $(VENV)/installed  ## print the whole book, which needs Chromium
 test: $(VENV)/installed  ## run every check, quick ones first
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/library tests/book tests/classroom
-	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env tests/outputs
+	$(BIN)/python -m pytest -n 2 tests/library tests/book tests/classroom
+	$(BIN)/python -m pytest -n 2 --nbval --nbval-current-env tests/outputs
 	$(BIN)/jupyter-book build -W -n --keep-going .
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/site
+	$(BIN)/python -m pytest -n 2 tests/site
 
 $(VENV)/mutants: tests/mutants/requirements.txt $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --upgrade --target $@ -r $<
@@ -73,6 +73,9 @@ lab: $(VENV)/installed  ## open JupyterLab with the chapters as notebooks
 
 outputs: $(VENV)/installed  ## write stored outputs anew, all or CHAPTER=name; read the diff
 	$(BIN)/python -m tools.outputs $(CHAPTER)
+
+outputs-everywhere: $(VENV)/installed  ## run all pages as other processors would; list what moves
+	$(BIN)/python -m tools.everywhere $(CHAPTER)
 
 classroom: $(VENV)/installed  ## make a class's notebooks, answer key and points
 	$(LOCK) _build/.classroom-lock $(BIN)/python -m tools.classroom make

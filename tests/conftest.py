@@ -4,13 +4,28 @@ import os
 
 import pytest
 
-# Where files are shared among processes, the longest go first, or one waits at the end.
+# With several processes the longest go first, or one of them waits at the end.
 LONG = ("exercises", "cluster", "classroom", "build", "train_als", "spark")
+# Files whose tests share nothing: each test goes wherever a process is free.
+APART = ("test_exercises.py", "test_build.py", "test_reliability.py")
 
 
 def pytest_configure(config):
     """Keep pytest-xdist from putting the files with the fewest tests last."""
     config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep the tests of a file together, as they share what is slow to make."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::")[0]
+            return nodeid if file.endswith(APART) else file
+
+    return Files(config, log)
 
 
 def pytest_collection_modifyitems(items):

@@ -117,6 +117,12 @@ def variants(name: str) -> list[str]:
     return [REAL, LOOK_ALIKE] if two else [REAL]
 
 
+def shown_variant(name: str) -> str:
+    """Which source of data the site of this machine shows the page with."""
+    two = len(variants(name)) > 1
+    return LOOK_ALIKE if two and not have_real_amazon() else REAL
+
+
 def stored_path(name: str, variant: str) -> Path:
     """Where the stored outputs of a page are."""
     suffix = f".{variant}" if len(variants(name)) > 1 else ""

@@ -5,6 +5,7 @@ what nbval compares.
 """
 
 import argparse
+import subprocess
 
 import nbformat
 from nbclient import NotebookClient
@@ -19,7 +20,10 @@ def execute(name: str, variant: str) -> nbformat.NotebookNode:
     client = NotebookClient(
         notebook, timeout=600, resources={"metadata": {"path": str(chapters.BOOK)}}
     )
-    client.execute(env=chapters.kernel_environment(variant))
+    client.execute(
+        env=chapters.kernel_environment(variant),
+        stderr=subprocess.DEVNULL,  # the kernel greets with a warning
+    )
     notebook.metadata = {"kernelspec": notebook.metadata.kernelspec}
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"

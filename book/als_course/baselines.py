@@ -5,13 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from als_course.checks import check_amount, check_csr
+from als_course.checks import check_amount, check_count, check_csr
 from als_course.recommender import Recommender
 
 __all__ = [
     "DampedBiases",
     "GlobalMean",
     "ItemMean",
+    "ItemNeighbours",
     "MostPopular",
     "RandomRanking",
 ]
@@ -157,6 +158,113 @@ class DampedBiases(ItemMean):
 
     def _score(self, users, items):
         return super()._score(users, items) + self.user_biases_[users]
+
+
+@dataclass(eq=False)
+class ItemNeighbours(DampedBiases):
+    r"""Predict the biases plus what the user thinks of the most similar items.
+
+    The residual of a rating is :math:`e_{ui} = r_{ui} - \mu - b_u - b_i`. With
+    :math:`n_{ij}` users who rated both, two items are as similar as
+
+    .. math::
+
+        s_{ij} = \frac{n_{ij}}{n_{ij} + \gamma} \cdot
+        \frac{\sum_u e_{ui} e_{uj}}{\sqrt{\sum_u e_{ui}^2 \sum_u e_{uj}^2}}
+
+    over these users, and 0 where that is negative. To the biases it adds the mean of
+    the user's residuals on the `n_neighbours` rated items most similar to item i,
+    weighted by their similarity; nothing where there is none.
+
+    Parameters
+    ----------
+    damping : float
+        Of the biases, at least 0, in ratings.
+    n_neighbours : int
+        At least 1. Where several are equally similar to the last, all of them count.
+    shrinkage : float
+        γ, at least 0, in users: halves a similarity that as many users stand for.
+
+    Attributes
+    ----------
+    similarities_ : float64 array of shape (n_items, n_items)
+        Its diagonal is 0. It grows with the square of the items: 23 MB for MovieLens
+        100K, 80 GB for 100,000 items.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+
+    Examples
+    --------
+    Who likes one of the first two items likes the other, and not the third.
+
+    >>> ratings = sparse.csr_array([[5, 5, 1], [1, 1, 5], [5, 0, 1]])
+    >>> ratings.eliminate_zeros()
+    >>> model = ItemNeighbours(damping=0, shrinkage=1).fit(ratings)
+    >>> bool(model.predict(2, 1) > DampedBiases(0).fit(ratings).predict(2, 1))
+    True
+    """
+
+    n_neighbours: int = 40
+    shrinkage: float = 100.0
+    personal = True
+
+    def __post_init__(self):
+        """Check the parameters."""
+        super().__post_init__()
+        check_count(self.n_neighbours, "n_neighbours")
+        check_amount(self.shrinkage, "shrinkage")
+
+    def _fit(self, ratings):
+        super()._fit(ratings)
+        users = np.repeat(np.arange(ratings.shape[0]), np.diff(ratings.indptr))
+        data = ratings.data - super()._score(users, ratings.indices)
+
+        def products(first, second):
+            """Sum over the users who rated both items, (n_items, n_items)."""
+            parts = ratings.indices, ratings.indptr
+            one, other = (
+                sparse.csr_array((values, *parts), shape=ratings.shape)
+                for values in (first, second)
+            )
+            return (one.T @ other).toarray()
+
+        ones = np.ones(ratings.nnz)
+        n_both, squares = products(ones, ones), products(data**2, ones)
+        size = np.sqrt(squares * squares.T)
+        # Of items with no residual in common the sum is 0, and 0 / tiny is 0.
+        tiny = np.finfo(np.float64).tiny
+        similarities = products(data, data) / np.maximum(size, tiny)
+        similarities *= n_both / np.maximum(n_both + self.shrinkage, tiny)
+        np.fill_diagonal(similarities, 0)
+        self.similarities_ = np.maximum(similarities, 0)
+        self._residuals = sparse.csr_array(
+            (data, ratings.indices, ratings.indptr), shape=ratings.shape
+        )
+
+    def _score(self, users, items):
+        users, items = np.broadcast_arrays(users, items)
+        scores = np.array(super()._score(users, items))
+        order = np.argsort(users, axis=None, kind="stable")
+        asked, starts = np.unique(users.ravel()[order], return_index=True)
+        # Not strict: where no user is asked for, the split gives one empty part.
+        for user, places in zip(asked, np.split(order, starts[1:]), strict=False):
+            scores.flat[places] += self._taste(user, items.ravel()[places])
+        return scores
+
+    def _taste(self, user, items):
+        """Weighted mean of one user's residuals on the neighbours of some items."""
+        row = slice(*self._residuals.indptr[user : user + 2])
+        rated, left = self._residuals.indices[row], self._residuals.data[row]
+        weights = self.similarities_[np.ix_(items, rated)]
+        if len(rated) > self.n_neighbours:
+            last = np.partition(weights, -self.n_neighbours, axis=1)
+            weights[weights < last[:, [-self.n_neighbours]]] = 0
+        total = weights.sum(axis=1)
+        mean = np.zeros(len(items))
+        return np.divide(weights @ left, total, out=mean, where=total > 0)
 
 
 @dataclass(eq=False)

@@ -170,7 +170,7 @@ def _fetch_java():
 
 
 def _download_java(folder):
-    # cjdk waits for ever on a silent server; only `requests.get` can be told better.
+    # cjdk waits for ever on a silent server, and only `requests.get` can be told.
     # The patch holds for all threads: fetch nothing else meanwhile.
     impatient = partial(requests.get, timeout=TIMEOUT)
     try:

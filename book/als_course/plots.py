@@ -14,8 +14,16 @@ OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STARS = ListedColormap(plt.get_cmap("cividis")(np.linspace(0, 1, 5)), name="stars")
 """Five steps of cividis, one for each of the ratings 1 to 5."""
 
+# Every other colour that a figure may use. The site has a dark counterpart of each.
+PAPER, INK = "#ffffff", "#000000"
 HOLE = "#e8e8e8"
 """The grey of a place in the matrix where nobody has rated."""
+ESTIMATE = "#dcebf5"
+"""The pale blue beneath a number that a model gave."""
+DARK_ORANGE = "#8a3c00"
+"""`OKABE_ITO[1]` for letters, which need more contrast than marks."""
+GREYS = ("#696969", "#808080", "#999999", "#cccccc")
+"""Lines that help to read: "dimgray", "grey", "0.6", and the frame of a legend."""
 
 
 def use_course_style():

@@ -33,6 +33,9 @@ STOP_TIMEOUT = 30.0  # seconds for Java to end
 NO_NATIVE_BLAS = " ".join(
     f"-Ddev.ludovic.netlib.{part}.nativeLib=none.so" for part in ("blas", "lapack")
 )
+# Each method is compiled once and not better and better, which pays in a short life.
+# What is compiled so needs more stack for the many steps of an ALS fit.
+SHORT_LIVED = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xss4m"
 # They repeat as JSON on stderr what the exception says anyway.
 ECHOING_LOGGERS = ("DataFrameQueryContextLogger", "SQLQueryContextLogger")
 
@@ -126,7 +129,7 @@ def _settings(app_name, conf):
         "spark.driver.memory": "2g",
         "spark.driver.host": address,
         "spark.driver.bindAddress": address,
-        "spark.driver.extraJavaOptions": NO_NATIVE_BLAS,
+        "spark.driver.extraJavaOptions": f"{NO_NATIVE_BLAS} {SHORT_LIVED}",
         "spark.executor.extraJavaOptions": NO_NATIVE_BLAS,
     }
     for name, value in conf.items():

@@ -15,6 +15,7 @@ import tempfile
 import time
 import warnings
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -29,9 +30,10 @@ from scipy.sparse import csr_array, csr_matrix, load_npz, save_npz  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
 from als_course import kernels  # noqa: E402
-from als_course.als import ExplicitALS, ImplicitALS, _dot_pairs  # noqa: E402
+from als_course.als import ExplicitALS, Formula, ImplicitALS  # noqa: E402
 
 ALPHA, LAMBDA = 2.0, 0.1
+EXPLICIT = Formula(hole=0.0, alpha=0.0, base=1.0)
 KINDS = {"explicit": ExplicitALS, "implicit": ImplicitALS}
 
 
@@ -147,7 +149,7 @@ def machine():
         name = next(
             s.split(":")[1].strip() for s in lines if s.startswith("model name")
         )
-    number, size = kernels.registers()
+    number, size = kernels.tiled.registers()
     print(f"- {name}, {os.cpu_count()} cores; {N_THREADS} threads used")
     print(f"- {number} vector registers of {8 * size} bits")
     print(f"- Python {platform.python_version()}, {platform.system()}")
@@ -244,10 +246,8 @@ def gram(ratings, rounds, best):
                 for part in (by_user, by_user.T.tocsr()):
                     fixed = rng.normal(size=(part.shape[1], k)).astype(np.float32)
                     asked = np.diff(part.indptr) > 0
-                    args = [part, fixed, np.zeros((k, k)), np.ones(len(asked)), asked]
-                    total += clock(
-                        kernels.half_step, *args, (0, 0, 1), 2e-6, loss=False
-                    )
+                    args = [part, fixed, np.ones(len(asked)), asked, EXPLICIT, 2e-6]
+                    total += clock(kernels.half_step, *args, loss=False)
                 times[name].append(total)
         whole, less = (median(times[name]) for name in ("all", "half"))
         seconds = (whole - less) * ratings.nnz / (ratings.nnz - half.nnz)
@@ -270,9 +270,11 @@ def objective(model, ratings):
         np.asarray(part, np.float64)
         for part in (model.user_factors, model.item_factors)
     )
-    rows = np.repeat(np.arange(len(users)), np.diff(ratings.indptr))
-    fitted = _dot_pairs(users, items, rows, ratings.indices)
-    at_ratings = ImplicitALS(alpha=ALPHA)._loss(ratings.data, fitted)
+    fitted = np.empty(ratings.nnz)
+    for user, (start, stop) in enumerate(pairwise(ratings.indptr)):
+        fitted[start:stop] = items[ratings.indices[start:stop]] @ users[user]
+    c, p = ImplicitALS(alpha=ALPHA).formula(ratings.data)
+    at_ratings = np.sum(c * (p - fitted) ** 2 - fitted**2)
     holes = np.sum((users.T @ users) * (items.T @ items))
     return at_ratings + holes + LAMBDA * ((users**2).sum() + (items**2).sum())
 
@@ -374,10 +376,9 @@ def fit_large(folder, name):
     kernels.half_step(  # compiled, or loaded, before memory is counted
         csr_array(np.ones((2, 2), np.float32)),
         np.ones((2, 1), np.float32),
-        np.zeros((1, 1)),
         np.ones(2),
         np.ones(2, bool),
-        (0, 0, 1),
+        EXPLICIT,
         0.0,
     )
     before = resident_peak()

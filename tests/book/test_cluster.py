@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from als_course.spark import SHORT_LIVED
+
 JOBS = Path(__file__).resolve().parents[2] / "book" / "jobs"
 TRAIN = JOBS / "train_als.py"
 CLUSTER = JOBS / "local_cluster.py"
@@ -46,8 +48,6 @@ OPTIONS = [
     "--split", "hash", "--rank", "8", "--max-iter", "6", "--reg-param", "0.01",
     "--blocks", "4", "--checkpoint-interval", "2", "--top-n", "5",
 ]  # fmt: skip
-# Java's second compiler would cost more than it saves in a program so short.
-QUICK_JAVA = "-XX:TieredStopAtLevel=1"
 # A shell lets what it starts in the background ignore interrupts.
 INTERRUPTIBLE = """
 import os, signal, sys
@@ -56,8 +56,8 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 QUICK = {
     "spark.sql.shuffle.partitions": "4",
-    "spark.driver.extraJavaOptions": QUICK_JAVA,
-    "spark.executor.extraJavaOptions": QUICK_JAVA,
+    "spark.driver.extraJavaOptions": SHORT_LIVED,
+    "spark.executor.extraJavaOptions": SHORT_LIVED,
 }
 
 
@@ -98,7 +98,7 @@ def generated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     environment = os.environ | {
         "PYSPARK_SUBMIT_ARGS": "--master local[2] --driver-memory 2g "
-        f"--driver-java-options {QUICK_JAVA} pyspark-shell",
+        f"--driver-java-options '{SHORT_LIVED}' pyspark-shell",
         "SPARK_LOCAL_IP": "127.0.0.1",
     }
     ratings, output = folder / "ratings.parquet", folder / "out"

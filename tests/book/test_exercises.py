@@ -7,14 +7,12 @@ from threadpoolctl import threadpool_limits
 
 from namespace import Namespace
 from tools import chapters, exercises
-from tools.classroom import grade
 
 
 @pytest.fixture
 def in_the_book(monkeypatch):
     """Chapters run in `book`, and draw without a screen."""
     monkeypatch.chdir(chapters.BOOK)
-    monkeypatch.setenv("JDK_JAVA_OPTIONS", grade.QUICK_JAVA)
     plt.switch_backend("agg")
     with threadpool_limits():  # puts back what a chapter sets
         yield

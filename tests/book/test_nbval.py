@@ -1,6 +1,7 @@
 """The comparison of outputs can fail: each way of being wrong turns it red."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,26 +15,54 @@ CHAPTER = "ratings-and-sparsity"
 TINY = """---
 kernelspec: {display_name: Python 3, language: python, name: python3}
 ---
+(tiny)=
 # Tiny
 
 ```{code-cell} ipython3
 print(f"RMSE {0.5 + 0.25:.2f}")
 ```
 """
+# Each run adds a line to a file and draws another picture.
+DRAWN = (
+    TINY
+    + """
+```{code-cell} ipython3
+import pathlib
+import matplotlib.pyplot as plt
+from als_course import plots
+
+plots.use_course_style()
+with open("runs.txt", "a") as file:
+    file.write("run\\n")
+number = len(pathlib.Path("runs.txt").read_text().split())
+print("before")
+plt.title(f"picture of run {number}")
+plt.show()
+print("after")
+```
+"""
+)
 
 
 def copy_of_the_book(folder, chapter, source=None):
     """A book of one chapter with the checks of this one."""
     ignore = shutil.ignore_patterns("*.md", "__pycache__", "*.ipynb")
     shutil.copytree(chapters.BOOK, folder / "book", ignore=ignore)
+    shutil.copytree(chapters.ROOT / "tools", folder / "tools", ignore=ignore)
     (folder / "tests" / "outputs").mkdir(parents=True)
-    for name in ("tools/chapters.py", "tools/outputs.py", "tests/outputs/conftest.py"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    for name in (
+        "_config.yml",
+        "pyproject.toml",
+        "requirements.txt",
+        "tests/outputs/conftest.py",
+    ):
         shutil.copy(chapters.ROOT / name, folder / name)
-    shutil.copy(chapters.ROOT / "pyproject.toml", folder)
     (folder / "_toc.yml").write_text(
-        f"root: book/{chapter}\nparts: [{{caption: One, chapters: []}}]\n", "utf-8"
+        f"format: jb-book\nroot: book/{chapter}\n"
+        "parts: [{caption: One, chapters: [{file: book/plain}]}]\n",
+        "utf-8",
     )
+    (folder / "book" / "plain.md").write_text("# A page without cells\n", "utf-8")
     target = folder / "book" / f"{chapter}.md"
     target.write_text(source or chapters.page_path(chapter).read_text("utf-8"), "utf-8")
     return folder
@@ -167,3 +196,87 @@ def test_a_failing_cell_stops_the_writing_of_outputs(tmp_path):
     assert made.returncode != 0
     assert "on purpose" in made.stderr
     assert not (folder / "tests" / "outputs" / "tiny.ipynb").exists()
+
+
+# -- each page runs once ---------------------------------------------------------------
+
+
+def build(folder):
+    """What `make book` does."""
+    command = "from jupyter_book.cli.main import main; main()"
+    result = run(folder, "-c", command, "build", ".")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def runs_of(folder):
+    return (folder / "book" / "runs.txt").read_text("utf-8").count("run")
+
+
+def picture(folder):
+    """Which run the picture on the built page comes from."""
+    page = (folder / "_build" / "html" / "book" / "drawn.html").read_text("utf-8")
+    [image] = re.findall(r"_images/[0-9a-f]+\.svg", page)
+    drawing = (folder / "_build" / "html" / image).read_text("utf-8")
+    return int(re.search(r"picture of run (\d+)", drawing)[1])
+
+
+@pytest.fixture(scope="module")
+def made_drawn(tmp_path_factory):
+    folder = copy_of_the_book(tmp_path_factory.mktemp("drawn"), "drawn", DRAWN)
+    result = run(folder, "-m", "tools.outputs")
+    assert result.returncode == 0, result.stderr
+    (folder / "book" / "runs.txt").unlink()
+    return folder
+
+
+@pytest.fixture
+def drawn(made_drawn, tmp_path):
+    """A page whose picture tells its runs apart; none is counted yet."""
+    return shutil.copytree(made_drawn, tmp_path / "book of one")
+
+
+def spoil(folder):
+    """Let the stored output disagree, and say how to undo it."""
+    path = folder / "tests" / "outputs" / "drawn.ipynb"
+    right = path.read_text("utf-8")
+    path.write_text(right.replace("RMSE 0.75", "RMSE 0.76"), "utf-8")
+    return lambda: path.write_text(right, "utf-8")
+
+
+def test_the_picture_on_a_page_comes_from_the_run_that_was_compared(drawn):
+    assert compare(drawn).returncode == 0
+    build(drawn)
+    assert (runs_of(drawn), picture(drawn)) == (1, 1)
+    shown = (drawn / "_build" / "html" / "book" / "drawn.html").read_text("utf-8")
+    order = re.findall(r"<pre>(before|after)|(_images/)", shown.split("<h1", 1)[1])
+    assert ["".join(found) for found in order] == ["before", "_images/", "after"]
+    # what the site shows is not run again to be compared
+    assert compare(drawn).returncode == 0
+    assert runs_of(drawn) == 1
+
+
+def test_a_run_that_did_not_agree_is_never_shown(drawn):
+    mend = spoil(drawn)
+    assert compare(drawn).returncode == 1
+    build(drawn)
+    assert (runs_of(drawn), picture(drawn)) == (2, 2)
+    # The build's own run is compared as it is, found wrong and forgotten.
+    result = compare(drawn)
+    assert result.returncode == 1
+    assert "RMSE 0.76" in result.stdout
+    assert runs_of(drawn) == 2
+    mend()
+    assert compare(drawn).returncode == 0
+    build(drawn)
+    assert (runs_of(drawn), picture(drawn)) == (3, 3)
+
+
+def test_a_comparison_of_some_cells_hands_over_nothing(drawn):
+    result = run(
+        drawn,
+        *("-m", "pytest", "-q", "--nbval", "--nbval-current-env", "tests/outputs"),
+        *("--deselect", "tests/outputs/drawn.ipynb::Cell 0"),
+    )
+    assert "1 passed, 1 deselected" in result.stdout, result.stdout
+    assert compare(drawn).returncode == 0
+    assert runs_of(drawn) == 2

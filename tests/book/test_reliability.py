@@ -16,13 +16,14 @@ from importlib.metadata import metadata
 
 import pytest
 import yaml
+from filelock import FileLock
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from tools import chapters, lock
+from tools import chapters
 
+LOCK = chapters.ROOT / "tools" / "lock.py"
 needs_make = pytest.mark.skipif(not shutil.which("make"), reason="install make")
-needs_locks = pytest.mark.skipif(lock.fcntl is None, reason="no locks on Windows")
 
 # -- what surrounds the process --------------------------------------------------------
 
@@ -143,14 +144,17 @@ def test_the_oldest_version_promised_is_the_oldest_that_the_pins_allow():
 
 
 def test_every_file_that_names_the_versions_names_the_same():
-    oldest, newest = supported()[0], supported()[-1]
-    first = f"({oldest.replace('.', ', ')})"
+    *others, newest = supported()
+    oldest = others[0]
     for name, words in {
+        "README.md": f"You need Python {', '.join(others)} or {newest},",
         "requirements.txt": f"Python {oldest} to {newest}.",
-        "Makefile": f"sys.version_info < {first}",
+        "Makefile": f"sys.version_info < ({oldest.replace('.', ', ')})",
         "pyproject.toml": f'target-version = "py{oldest.replace(".", "")}"',
     }.items():
         assert words in (chapters.ROOT / name).read_text("utf-8"), name
+    binder = (chapters.ROOT / ".binder" / "runtime.txt").read_text("utf-8")
+    assert binder.strip().removeprefix("python-") in supported()
 
 
 # -- one at a time ---------------------------------------------------------------------
@@ -160,7 +164,7 @@ def test_every_file_that_names_the_versions_names_the_same():
 def locked(file, code):
     """Run Python code with the Makefile's program while it holds a lock."""
     with subprocess.Popen(
-        [sys.executable, lock.__file__, str(file), sys.executable, "-c", code],
+        [sys.executable, LOCK, str(file), sys.executable, "-c", code],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -169,7 +173,7 @@ def locked(file, code):
         process.kill()
 
 
-@needs_locks
+@needs_make
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_second_waits_for_the_first_says_so_and_outlives_it(end, tmp_path):
     file = tmp_path / "ü b" / "lock"
@@ -184,16 +188,17 @@ def test_the_second_waits_for_the_first_says_so_and_outlives_it(end, tmp_path):
     assert (second.returncode, out) == (0, "done\n")
 
 
-@needs_locks
-def test_readers_share_and_a_writer_waits_for_them(tmp_path):
-    file = tmp_path / "lock"
-    with lock.hold(file, shared=True), file.open("ab") as other:
-        lock.fcntl.flock(other, lock.fcntl.LOCK_SH | lock.fcntl.LOCK_NB)
-        with pytest.raises(BlockingIOError):
-            lock.fcntl.flock(other, lock.fcntl.LOCK_EX | lock.fcntl.LOCK_NB)
+@needs_make
+def test_a_command_of_the_makefile_waits_for_a_build(tmp_path):
+    held = FileLock(tmp_path / "lock")
+    with held.acquire(blocking=False), locked(held.lock_file, "print('done')") as run:
+        assert "this one waits" in run.stderr.readline()
+        assert run.poll() is None
+        held.release()
+        assert run.communicate(timeout=30)[0] == "done\n"
 
 
-@needs_locks
+@needs_make
 def test_a_held_lock_passes_on_the_status_of_its_command(tmp_path):
     with locked(tmp_path / "lock", "raise SystemExit(3)") as run:
         run.communicate(timeout=30)
@@ -206,8 +211,8 @@ FAKE = """#!/bin/sh
 # Stands in for Python: makes an environment of files, slowly, and no package.
 case "$*" in
   *lock.py*) exec '{python}' "$@" ;;
-  *"-m venv"*) mkdir -p venv/bin && cp "$0" venv/bin/python ;;
-  *"-m pip"*) echo pip >> log
+  *"-m venv"*) echo set-up >> log; mkdir -p venv/bin && cp "$0" venv/bin/python ;;
+  *"-m pip"*)
     test -e venv/half && exit 0  # as pip: what is there counts as installed
     touch venv/half; sleep $SLOW; mv venv/half venv/whole ;;
 esac
@@ -244,17 +249,15 @@ def set_up(checkout, slow, *, group=False):
 
 
 @needs_make
-@needs_locks
 def test_two_that_set_up_at_once_install_once(checkout):
     with set_up(checkout, 1) as first, set_up(checkout, 1) as second:
         said = [process.communicate(timeout=60)[0] for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0), said
     assert sum("this one waits" in text for text in said) == 1
-    assert (checkout / "log").read_text() == "pip\n"
+    assert (checkout / "log").read_text() == "set-up\n"
 
 
 @needs_make
-@needs_locks
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_set_up_that_was_cut_off_is_begun_anew(end, checkout):
     with set_up(checkout, 60, group=True) as first:

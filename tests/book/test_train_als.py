@@ -15,6 +15,7 @@ import pytest
 from scipy import sparse
 
 from als_course import baselines, metrics, splits
+from als_course.spark import SHORT_LIVED
 
 PROGRAM = Path(__file__).resolve().parents[2] / "book" / "jobs" / "train_als.py"
 BIG = 3_000_000_000_000_000_000  # an id that no double holds exactly
@@ -50,7 +51,7 @@ train_als = load_program()
 def quick():
     """Let every Spark that starts here, the programs' too, be quick on few rows."""
     settings = [f"--conf {name}={value}" for name, value in QUICK.items()]
-    java = "--driver-java-options -XX:TieredStopAtLevel=1"
+    java = f"--driver-java-options '{SHORT_LIVED}'"
     arguments = " ".join([java, *settings, "pyspark-shell"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYSPARK_SUBMIT_ARGS", arguments)
@@ -376,7 +377,7 @@ def test_ranking_scores_are_those_of_the_library(name, request):
     found = run.report["ranking"]
     assert found["at"] == 4
     for model, items in lists.items():
-        wanted = metrics.ranking_scores(items, test, k=4)[known].dropna()
+        wanted = metrics.ranking_scores(items, test, n=4)[known].dropna()
         assert found["users"] == len(wanted)
         assert found[model] == pytest.approx(
             wanted[["precision", "recall"]].mean().to_dict()

@@ -22,7 +22,7 @@ from tools.classroom import grade, kit, release, sandbox, submissions
 
 CHAPTER = "ratings-and-sparsity"
 FULL = (2, 2, 4, 4, 6)  # points of its five exercises
-LIMIT = 10  # seconds for a cell
+LIMIT = int(os.environ.get("ALS_COURSE_LIMIT", "4"))  # seconds for a cell
 STOPPED = f"the answer was stopped after {LIMIT} seconds"
 OUTSIDE = str(Path(tempfile.gettempdir()) / "als-course-was-here")
 LOOP = "while True:\n    pass"
@@ -142,7 +142,7 @@ def test_a_student_without_java_is_told_what_to_do(tmp_path):
     )
     assert run.returncode == 1
     assert "no Java here can run it" in run.stderr
-    assert "-m als_course.spark" in run.stderr
+    assert "-m als_course.java" in run.stderr
     assert "Traceback" not in run.stderr
 
 
@@ -345,9 +345,8 @@ def marks(graded):
         return {row["student"]: row for row in csv.DictReader(file)}
 
 
-def test_thirty_students_get_exactly_their_marks_and_a_remark(marks, released):
+def test_students_get_exactly_their_marks_and_a_remark(marks, released):
     expected = the_class(released)
-    assert len(expected) == 30
     assert set(marks) == {name for name, *_ in expected}
     columns = [f"{CHAPTER}_ex{n}" for n in range(1, 6)]
     wrong = []

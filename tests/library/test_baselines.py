@@ -32,6 +32,7 @@ MODELS = [
     baselines.GlobalMean(),
     baselines.ItemMean(),
     baselines.DampedBiases(),
+    baselines.ItemNeighbours(),
     baselines.MostPopular(),
     baselines.RandomRanking(),
     ExplicitALS(n_factors=2),
@@ -333,3 +334,72 @@ def test_stored_zero_is_a_rating():
 def test_bad_damping_is_refused(model, damping):
     with pytest.raises(ValueError, match=r"damping == .*, must be"):
         model(damping=damping)
+
+
+def neighbours_by_loops(dense, biases, n_neighbours, shrinkage):
+    """Predictions of `ItemNeighbours`, by its definition and nothing faster."""
+    left = dense - biases
+    n_users, n_items = dense.shape
+    similar = np.zeros((n_items, n_items))
+    for i in range(n_items):
+        for j in range(n_items):
+            both = ~np.isnan(left[:, i]) & ~np.isnan(left[:, j])
+            one, other = left[both, i], left[both, j]
+            size = np.sqrt((one**2).sum() * (other**2).sum())
+            if i != j and size > 0:
+                similar[i, j] = one @ other / size * both.sum()
+                similar[i, j] /= both.sum() + shrinkage
+    predicted = biases.copy()
+    for u in range(n_users):
+        rated = np.flatnonzero(~np.isnan(left[u]))
+        for i in range(n_items):
+            nearest = sorted(rated, key=lambda j: -similar[i, j])[:n_neighbours]
+            weights = np.maximum(similar[i, nearest], 0)
+            if weights.sum() > 0:
+                predicted[u, i] += weights @ left[u, nearest] / weights.sum()
+    return predicted
+
+
+@pytest.mark.parametrize("n_neighbours", [1, 3, 40])
+@pytest.mark.parametrize("shrinkage", [0, 2.5])
+def test_item_neighbours_are_their_definition(n_neighbours, shrinkage):
+    rng = np.random.default_rng(3)
+    dense = np.where(rng.random((30, 12)) < 0.6, rng.normal(3, 1, (30, 12)), NAN)
+    model = baselines.ItemNeighbours(2, n_neighbours, shrinkage).fit(as_csr(dense))
+    places = np.indices(dense.shape)
+    biases = baselines.DampedBiases(2).fit(as_csr(dense)).predict(*places)
+    expected = neighbours_by_loops(dense, biases, n_neighbours, shrinkage)
+    assert model.predict(*places) == pytest.approx(expected)
+    _, best = model.recommend(range(30), n=1, exclude_seen=False)
+    assert best[:, 0] == pytest.approx(expected.max(axis=1))
+
+
+def test_item_neighbours_find_the_taste_that_biases_cannot_hold():
+    """Two kinds of users with opposite tastes, and nothing but noise for a bias."""
+    rng = np.random.default_rng(0)
+    taste = np.outer(rng.choice([-1, 1], 120), rng.choice([-1, 1], 40))
+    dense = 3 + taste + 0.2 * rng.normal(size=taste.shape)
+    hidden = rng.random(taste.shape) < 0.3
+    known = as_csr(np.where(hidden, NAN, dense))
+    at = np.nonzero(hidden)
+    error = {
+        model: np.sqrt(np.mean((model.fit(known).predict(*at) - dense[at]) ** 2))
+        for model in (baselines.DampedBiases(), baselines.ItemNeighbours())
+    }
+    biases, neighbours = error.values()
+    assert biases > 0.9
+    assert neighbours < 0.3
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"n_neighbours": 0}, "n_neighbours"),
+        ({"shrinkage": -1}, "shrinkage"),
+        ({"shrinkage": NAN}, "shrinkage"),
+        ({"damping": -1}, "damping"),
+    ],
+)
+def test_item_neighbours_refuse_bad_settings(settings, said):
+    with pytest.raises(ValueError, match=said):
+        baselines.ItemNeighbours(**settings)

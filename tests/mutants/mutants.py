@@ -4,10 +4,11 @@ A tool of its own, not part of `make test`::
 
     make mutants                              all of them; writes mutants.md
     python tests/mutants/mutants.py tie seed  those with a word in their name or file
+    python tests/mutants/mutants.py --fit     none; list those that fit no longer
 
 `mutants.toml` has mistakes that people make. Each replaces a text that stands exactly
 once in its file, and in the `stored` notebook where one is named: an author made the
-mistake and then ran `make outputs`. In `arithmetic.py` Cosmic Ray changes four modules
+mistake and then ran `make outputs`. In `arithmetic.py` Cosmic Ray changes five modules
 in every place it finds. All are made in copies of the project, where the check that a
 mutant names must turn red. Before any mutant these checks run on an unchanged copy: one
 that is red already proves nothing. A run that was interrupted goes on where it stopped.
@@ -95,10 +96,10 @@ def by_cosmic_ray() -> list[Mutant]:
             f"{module}: {line}",
             file := f"book/als_course/{module}.py",
             {file: changed},
-            f"tests/library/test_{module}.py",
+            f"tests/library/test_{tests}.py",
             line,
         )
-        for module, line, changed in arithmetic.generate(ROOT)
+        for module, tests, line, changed in arithmetic.generate(ROOT)
     ]
 
 
@@ -243,7 +244,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Break the course on purpose.")
     parser.add_argument("words", nargs="*", help="of names or files; otherwise all")
     parser.add_argument("-n", type=int, default=2, help="mutants at a time")
+    parser.add_argument("--fit", action="store_true", help="only see whether all fit")
     options = parser.parse_args()
+    if options.fit:
+        print(f"{len(by_hand())} mutants fit")
+        return 0
     os.environ["ALS_COURSE_OFFLINE"] = "1"
     chosen = [
         mutant

@@ -44,9 +44,6 @@ GRADED = CLASSROOM / "graded"
 STUDENT = "student"  # the name inside a private course of one
 SETUP = 5  # the chapter's own cells may take this many times the limit of a cell
 PATIENCE = 12  # a whole notebook may take this many times the limit of a cell
-# Each method is compiled once and not better and better: half the time for so short a
-# life. What is compiled so needs more stack for the many steps of an ALS fit.
-QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xss4m"
 
 
 @dataclass
@@ -190,9 +187,7 @@ def environment_of(course: Path, assignment: str) -> dict[str, str]:
         "MPLCONFIGDIR": str(scratch / "mpl"),
         "TMPDIR": str(scratch / "tmp"),
         "SPARK_LOCAL_DIRS": str(scratch / "tmp"),
-        "JDK_JAVA_OPTIONS": (
-            f"-Djava.io.tmpdir={scratch / 'tmp'} -XX:-UsePerfData {QUICK_JAVA}"
-        ),
+        "JDK_JAVA_OPTIONS": f"-Djava.io.tmpdir={scratch / 'tmp'} -XX:-UsePerfData",
     }
 
 

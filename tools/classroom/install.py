@@ -31,7 +31,7 @@ def install() -> None:
     pip = [str(PYTHON), "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, *wheels, *wanted], check=True)
     course = HERE / "course" / "book"
-    for part in ("als_course.datasets", "als_course.spark"):
+    for part in ("als_course.datasets", "als_course.java"):
         asked = [str(PYTHON), "-m", part]
         if subprocess.run(asked, cwd=course, env=environment()).returncode:
             print(f"{part} is not ready: the line above says what is missing")

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from als_course.spark import JavaError, find_java
+from als_course.java import JavaError, find_java
 from als_course.storage import cache_folder
 from tools.chapters import ROOT
 from tools.classroom.release import CLASSROOM

@@ -34,7 +34,7 @@ except datasets.DatasetError as problem:
         f"What was tried: {problem}"
     ) from None
 if JAVA:
-    from als_course.spark import JavaError, find_java
+    from als_course.java import JavaError, find_java
 
     try:
         find_java()
@@ -42,7 +42,7 @@ if JAVA:
         raise SystemExit(
             "Spark is a Java program, and no Java here can run it.\n"
             "Install one, or let this course fetch it, once, with a network:\n"
-            f"    cd {library} && {sys.executable} -m als_course.spark\n"
+            f"    cd {library} && {sys.executable} -m als_course.java\n"
             f"What was tried: {problem}"
         ) from None
 print("Everything is here.")

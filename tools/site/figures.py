@@ -16,26 +16,36 @@ import numpy as np
 from matplotlib.path import Path as Outline
 from PIL import Image
 
+from als_course import plots
+
 # Dark pages get figures of their own colours: paper and ink change places, what stands
-# for data keeps its colour. The condition follows the page's switch.
-DARK_FIGURE = """
-@media (prefers-color-scheme: dark) {
-text {fill: #e0e0e0}
-text[style*="--edge"] {stroke: #121212; stroke-width: 3px; paint-order: stroke}
-[style*="fill: #ffffff"]:not(text) {fill: #121212 !important}
-[style*="stroke: #ffffff"] {stroke: #121212 !important}
-[style*="fill: #000000"] {fill: #e0e0e0 !important}
-[style*="stroke: #000000"] {stroke: #e0e0e0 !important}
-[style*="fill: #696969"] {fill: #a6a6a6 !important}
-[style*="stroke: #696969"] {stroke: #a6a6a6 !important}
-[style*="stroke: #cccccc"] {stroke: #4a4a4a !important}
-[style*="fill: #e8e8e8"] {fill: #3c3c3c !important}
-[style*="fill: #dcebf5"] {fill: #17384d !important}
-text[style*="fill: #0072b2"] {fill: #56b4e9 !important}
-text[style*="fill: #8a3c00"] {fill: #f0a060 !important}
+# for data keeps its colour.
+DARK = {
+    plots.PAPER: "#121212",
+    plots.INK: "#e0e0e0",
+    plots.HOLE: "#3c3c3c",
+    plots.ESTIMATE: "#17384d",
+    **dict(zip(plots.GREYS, ("#a6a6a6", "#808080", "#999999", "#4a4a4a"), strict=True)),
 }
-"""
-PAPER = {"#ffffff", "#e8e8e8", "#dcebf5"}  # fills that change with the ink on them
+DARK_TEXT = {plots.OKABE_ITO[0].lower(): "#56b4e9", plots.DARK_ORANGE: "#f0a060"}
+PAPER = {plots.PAPER, plots.HOLE, plots.ESTIMATE}  # they change with the ink on them
+
+
+def dark_style() -> str:
+    """Write the style of dark pages; its condition follows the page's switch."""
+    rules = [
+        f"text {{fill: {DARK[plots.INK]}}}",
+        f'text[style*="--edge"] {{stroke: {DARK[plots.PAPER]}; stroke-width: 3px; '
+        "paint-order: stroke}",
+    ]
+    for light, dark in DARK.items():
+        for part in ("fill", "stroke"):
+            but = ":not(text)" if (part, light) == ("fill", plots.PAPER) else ""
+            rule = f'[style*="{part}: {light}"]{but} {{{part}: {dark} !important}}'
+            rules += [rule] if light != dark else []
+    for light, dark in DARK_TEXT.items():
+        rules.append(f'text[style*="fill: {light}"] {{fill: {dark} !important}}')
+    return "\n@media (prefers-color-scheme: dark) {\n" + "\n".join(rules) + "\n}\n"
 
 
 def lighten_figure(path: Path) -> None:
@@ -56,7 +66,7 @@ def lighten_figure(path: Path) -> None:
                 usual = max(every, key=every.count)
                 new = new.replace(usual + "; ", "")
                 new = new.replace("</style>", f"\ntext {{{usual}}}</style>", 1)
-        new = new.replace("</style>", DARK_FIGURE + "</style>", 1)
+        new = new.replace("</style>", dark_style() + "</style>", 1)
         new = re.sub(r'(?<= d=")[^"]*', lambda m: straighten(m[0]), new)
         new = re.sub(r'(?<=href="data:image/png;base64,)[^"]*', smaller_png, new)
         new = re.sub(r"<!--.*?-->", "", new, flags=re.S)

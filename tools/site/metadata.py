@@ -7,6 +7,7 @@ sitemap; without it nothing is made up.
 
 import json
 import re
+from html import unescape
 from urllib.parse import urljoin
 
 from docutils import nodes
@@ -36,20 +37,6 @@ def add_extensions(app, config) -> None:
         config.sitemap_excludes = ["search.html"]
 
 
-def first_words(doctree, limit=200) -> str:
-    """Return the first whole sentences of a page, at most so many characters."""
-    for paragraph in doctree.findall(nodes.paragraph):
-        if isinstance(paragraph.parent, nodes.section):
-            sentences = re.split(r"(?<=[.?!])\s+", paragraph.astext())
-            words = sentences[0]
-            for sentence in sentences[1:]:
-                if len(words) + 1 + len(sentence) > limit:
-                    break
-                words += f" {sentence}"
-            return words
-    return ""
-
-
 def box(doctree) -> dict[str, str]:
     """Read the box at the head of a chapter: what follows each of its bold keys."""
     said = {}
@@ -67,14 +54,14 @@ def box(doctree) -> dict[str, str]:
     return {key: text.strip() for key, text in said.items()}
 
 
-def learning_resource(app, page: str, doctree) -> dict:
+def learning_resource(app, page: str, doctree, description: str) -> dict:
     """Describe a page as a schema.org LearningResource."""
     config, env = app.config, app.env
     said = {
         "@context": "https://schema.org",
         "@type": "LearningResource",
         "name": env.titles[page].astext(),
-        "description": first_words(doctree),
+        "description": description,
         "inLanguage": config.language,
         "isAccessibleForFree": True,
         "license": LICENCE,
@@ -109,52 +96,22 @@ def learning_resource(app, page: str, doctree) -> dict:
 
 
 def describe(app, pagename, templatename, context, doctree) -> None:
-    """Add the descriptions to a page's head, before Open Graph looks for one."""
-    if doctree is None or app.builder.name != "html":
-        return
-    words = quote(first_words(doctree))
-    described = json.dumps(learning_resource(app, pagename, doctree), indent=1)
-    described = described.replace("<", "\\u003c")
-    context["metatags"] += (
-        f'<meta name="description" content="{words}" />\n'
-        f'<script type="application/ld+json">{described}</script>\n'
-    )
-
-
-def mend(app, pagename, templatename, context, doctree) -> None:
-    """Let Open Graph say the same words; leave out an address nobody gave."""
+    """Add what schema.org wants to what Open Graph wrote into a page's head."""
     if doctree is None or app.builder.name != "html":
         return
     tags = context["metatags"]
-    words = (
-        f'<meta property="og:description" content="{quote(first_words(doctree))}" />'
-    )
-    tags = re.sub(r'<meta property="og:description"[^>]*>', lambda _: words, tags)
     if not site(app.config):
-        tags = re.sub(r'<meta property="og:(?:url|image)[^>]*>\n?', "", tags)
-    context["metatags"] = tags
-
-
-def quote(text: str) -> str:
-    """Escape a text for an attribute."""
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-
-
-def list_all_pages(app, error) -> None:
-    """Let the sitemap name every page, also those that an earlier build wrote."""
-    if error or not site(app.config) or app.builder.name != "html":
-        return
-    while not app.sitemap_links.empty():
-        app.sitemap_links.get()
-    for page in sorted(app.env.found_docs):
-        app.sitemap_links.put((f"{page}.html", None))
+        tags = re.sub(r'<meta property="og:url"[^>]*>\n?', "", tags)
+    found = re.search(r'name="description" content="([^"]*)"', tags)
+    words = unescape(found[1]) if found else ""  # a page may be all code
+    said = json.dumps(learning_resource(app, pagename, doctree, words), indent=1)
+    said = said.replace("<", "\\u003c")
+    context["metatags"] = f'{tags}<script type="application/ld+json">{said}</script>\n'
 
 
 def setup(app):
     """Connect to Sphinx."""
     app.setup_extension("sphinxext.opengraph")
     app.connect("config-inited", add_extensions)
-    app.connect("html-page-context", describe, priority=400)
-    app.connect("html-page-context", mend, priority=700)
-    app.connect("build-finished", list_all_pages, priority=400)
+    app.connect("html-page-context", describe, priority=700)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

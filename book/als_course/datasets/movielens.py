@@ -30,7 +30,7 @@ __all__ = [
     "fetch_movielens_100k",
 ]
 
-# Fingerprints of the rows: the real sets, and the generated ones with seed 0.
+# Of the rows, whatever file they arrive in.
 MOVIELENS_FINGERPRINT = (
     "3c61dc9b90a365d2ac50bdee9df8024ddf0eea4b1a15678d9934a77e75fe0ede"
 )
