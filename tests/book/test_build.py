@@ -46,7 +46,7 @@ def book(tmp_path):
     ignore = shutil.ignore_patterns("*.md", "__pycache__", "*.ipynb")
     shutil.copytree(chapters.BOOK, folder / "book", ignore=ignore)
     shutil.copytree(chapters.ROOT / "tools", folder / "tools", ignore=ignore)
-    for name in ("_config.yml", "requirements.txt"):
+    for name in ("_config.yml", "requirements.txt", "CITATION.cff"):
         shutil.copy(chapters.ROOT / name, folder)
     config = folder / "_config.yml"
     text = config.read_text("utf-8").replace("  config:\n", f"  config:\n{SMALL}", 1)

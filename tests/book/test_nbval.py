@@ -53,6 +53,7 @@ def copy_of_the_book(folder, chapter, source=None):
     shutil.copytree(chapters.ROOT / "tools", folder / "tools", ignore=ignore)
     (folder / "tests" / "outputs").mkdir(parents=True)
     for name in (
+        "CITATION.cff",
         "_config.yml",
         "pyproject.toml",
         "requirements.txt",
