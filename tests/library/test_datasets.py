@@ -1385,3 +1385,10 @@ def test_asking_for_an_unknown_kind_of_reviews_is_an_error(monkeypatch):
     monkeypatch.setenv("ALS_COURSE_AMAZON", "fake")
     with pytest.raises(DatasetError, match=r"'fake'.*look-alike"):
         datasets.fetch_amazon_reviews()
+
+
+def test_ratings_matrix_has_narrow_indices():
+    """A stored rating costs 12 bytes, as the chapter on sparsity counts."""
+    table = pd.DataFrame({"user_id": [1, 1, 2], "item_id": [5, 7, 5], "rating": 3.0})
+    matrix, _, _ = datasets.ratings_matrix(table)
+    assert matrix.indices.dtype == matrix.indptr.dtype == np.int32
