@@ -154,7 +154,9 @@ def ratings_matrix(
         )
     rows, user_ids = _positions(ratings["user_id"], user_ids)
     columns, item_ids = _positions(ratings["item_id"], item_ids)
-    matrix = csr_array((values, (rows, columns)), shape=(len(user_ids), len(item_ids)))
+    # A csr_array keeps the width of its indices: 64 bits would cost a third more.
+    places = rows.astype(np.int32), columns.astype(np.int32)
+    matrix = csr_array((values, places), shape=(len(user_ids), len(item_ids)))
     if matrix.nnz < len(ratings):
         twice = ratings.duplicated(["user_id", "item_id"])
         user, item = ratings.loc[twice, ["user_id", "item_id"]].iloc[0]

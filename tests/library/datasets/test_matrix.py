@@ -117,3 +117,10 @@ def test_the_box_warns_of_a_lookalike_and_of_nothing_else(lookalike):
         assert 'class="admonition note"' in other
         assert f": {source}</p>" in other
         assert lookalike.citation.split()[0] in other
+
+
+def test_ratings_matrix_has_narrow_indices():
+    """A stored rating costs 12 bytes, as the chapter on sparsity counts."""
+    table = pd.DataFrame({"user_id": [1, 1, 2], "item_id": [5, 7, 5], "rating": 3.0})
+    matrix, _, _ = datasets.ratings_matrix(table)
+    assert matrix.indices.dtype == matrix.indptr.dtype == np.int32
