@@ -415,6 +415,7 @@ def test_similar_by_hand():
         np.testing.assert_allclose(cosines, [1, np.sqrt(0.5), 0, 0, -1], atol=1e-15)
         assert similar(0, n=2)[0].tolist() == [2, 4]
         assert similar(3)[0].tolist() == [0, 1, 2, 4, 5]
+        assert similar(3)[1].tolist() == [0] * 5
         for unfit in (6, -1, 0.5, "a", [0, 1]):
             with pytest.raises(ValueError, match=r"is not in|integer|one number"):
                 similar(unfit)

@@ -29,6 +29,7 @@ import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from queue import Queue
 
@@ -55,7 +56,7 @@ class Mutant:
     check: str
     line: str = ""  # as Cosmic Ray changed it
 
-    @property
+    @cached_property
     def key(self) -> str:
         """What a result stands for: the mistake and the check as they are now."""
         parts = [self.name, self.check, *self.texts.values()]
