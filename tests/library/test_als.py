@@ -104,21 +104,6 @@ def test_scores_of_recommendations_are_the_predictions_biases_included():
     np.testing.assert_allclose(scores.ravel(), predicted, rtol=1e-9)
 
 
-def test_similar_by_hand():
-    model = ExplicitALS(n_factors=2).fit(make_ratings(0, 6, 6, share=1.0))
-    factors = np.array([[2.0, 0], [0, 3], [5, 0], [0, 0], [1, 1], [-1, 0]])
-    model.item_factors_ = model.user_factors_ = factors
-    for similar in (model.similar_items, model.similar_users):
-        found, cosines = similar(0)
-        assert found.tolist() == [2, 4, 1, 3, 5]
-        np.testing.assert_allclose(cosines, [1, np.sqrt(0.5), 0, 0, -1], atol=1e-15)
-        assert similar(0, n=2)[0].tolist() == [2, 4]
-        assert similar(3)[0].tolist() == [0, 1, 2, 4, 5]
-        for unfit in (6, -1, 0.5, "a", [0, 1]):
-            with pytest.raises(ValueError, match=r"is not in|integer|one number"):
-                similar(unfit)
-
-
 @pytest.mark.parametrize(
     ("setting", "value", "error", "message"),
     [

@@ -403,3 +403,19 @@ def test_item_neighbours_find_the_taste_that_biases_cannot_hold():
 def test_item_neighbours_refuse_bad_settings(settings, said):
     with pytest.raises(ValueError, match=said):
         baselines.ItemNeighbours(**settings)
+
+
+def test_similar_by_hand():
+    model = ExplicitALS(n_factors=2).fit(csr_array(np.ones((6, 6))))
+    factors = np.array([[2.0, 0], [0, 3], [5, 0], [0, 0], [1, 1], [-1, 0]])
+    model.item_factors_ = model.user_factors_ = factors
+    for similar in (model.similar_items, model.similar_users):
+        found, cosines = similar(0)
+        assert found.tolist() == [2, 4, 1, 3, 5]
+        np.testing.assert_allclose(cosines, [1, np.sqrt(0.5), 0, 0, -1], atol=1e-15)
+        assert similar(0, n=2)[0].tolist() == [2, 4]
+        assert similar(3)[0].tolist() == [0, 1, 2, 4, 5]
+        assert similar(3)[1].tolist() == [0] * 5
+        for unfit in (6, -1, 0.5, "a", [0, 1]):
+            with pytest.raises(ValueError, match=r"is not in|integer|one number"):
+                similar(unfit)
