@@ -53,3 +53,82 @@ document.addEventListener("DOMContentLoaded", () => {
   document.addEventListener("keydown", (event) => event.key === "Escape" && hide());
   document.addEventListener("scroll", hide, { passive: true });
 });
+
+// How far the reader is, in the bar at the top: the time on the page's own box, less what
+// has been scrolled past.
+document.addEventListener("DOMContentLoaded", () => {
+  const minutes = Number(document.querySelector("nav.here")?.dataset.minutes);
+  const article = document.querySelector(".bd-article");
+  const bar = document.querySelector(".header-article-items__start");
+  if (!minutes || !bar) return;
+  const place = document.createElement("p");
+  place.className = "left-to-read";
+  bar.append(place);
+  const chapter = document.querySelector("nav.here").textContent.match(/chapter (.*)/)?.[1];
+  let waiting = false;
+  const say = () => {
+    waiting = false;
+    const box = article.getBoundingClientRect();
+    const share = Math.min(1, Math.max(0, (innerHeight - box.top) / box.height));
+    const left = box.top > 0 ? minutes : Math.round(minutes * (1 - share));
+    const time = left ? `about ${left} minute${left > 1 ? "s" : ""} left` : "the end";
+    place.textContent = chapter ? `${chapter}, ${time}` : time;
+  };
+  addEventListener("scroll", () => {
+    if (!waiting) requestAnimationFrame(say);
+    waiting = true;
+  }, { passive: true });
+  say();
+});
+
+// Left and right lead to the previous and the next page, where nothing else wants them.
+document.addEventListener("keydown", (event) => {
+  const side = { ArrowLeft: "prev", ArrowRight: "next" }[event.key];
+  if (!side || event.target !== document.body || event.defaultPrevented) return;
+  if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  const link = document.querySelector(`link[rel="${side}"]`);
+  if (link) location.href = link.href;
+});
+
+// Each button that unfolds or copies says what.
+addEventListener("load", () => {
+  document.querySelectorAll("button.toggle-button").forEach((button) => {
+    const title = button.closest(".admonition-title");
+    const what = title?.firstChild.textContent.trim();
+    const name = () => button.setAttribute("aria-label", `${button.dataset.toggleHint}: ${what}`);
+    if (!what) return;
+    name();
+    title.addEventListener("click", () => setTimeout(name));
+  });
+  document.querySelectorAll("button.copybtn").forEach((button, n) => {
+    button.setAttribute("aria-label", `Copy code cell ${n + 1}`);
+  });
+});
+
+// A figure can be enlarged: by a button beside it, or by a tap on it.
+document.addEventListener("DOMContentLoaded", () => {
+  const images = document.querySelectorAll(".bd-article :is(.cell_output, figure) img");
+  if (!images.length || !window.HTMLDialogElement) return;
+  const dialog = document.createElement("dialog");
+  dialog.className = "enlarged";
+  dialog.innerHTML = '<form method="dialog"><button>Close</button></form><div tabindex="0"></div>';
+  document.body.append(dialog);
+  const room = dialog.lastChild;
+  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  images.forEach((image) => {
+    const open = () => {
+      const copy = image.cloneNode();
+      ["width", "height", "loading"].forEach((name) => copy.removeAttribute(name));
+      room.replaceChildren(copy);
+      dialog.setAttribute("aria-label", "Figure, enlarged");
+      dialog.showModal();
+    };
+    const number = image.closest("figure")?.querySelector(".caption-number")?.textContent.trim();
+    const button = document.createElement("button");
+    button.className = "enlarge";
+    button.setAttribute("aria-label", `Enlarge ${number || "the figure"}`);
+    button.addEventListener("click", open);
+    image.addEventListener("click", open);
+    image.after(button);
+  });
+});

@@ -32,6 +32,8 @@
       button.addEventListener("change", forget);
       group.append(make("label", {}, button, make("span", { innerHTML: content(item) })));
     }
+    const all = quiz.querySelector(".dropdown");
+    all.hidden = true; // until the reader has tried
     const check = make("button", { type: "button", textContent: "Check" });
     check.className = "quiz-check";
     check.addEventListener("click", () => {
@@ -42,6 +44,7 @@
         said.append("Choose an answer first.");
         return;
       }
+      all.hidden = false;
       said.dataset.right = answers[chosen].textContent.trim().startsWith("Right");
       said.append(make("p", { innerHTML: content(answers[chosen]) }));
     });

@@ -13,6 +13,8 @@ from tools import chapters
 
 CHAPTER = "ratings-and-sparsity"
 TINY = """---
+jupytext:
+  text_representation: {extension: .md, format_name: myst, format_version: 0.13}
 kernelspec: {display_name: Python 3, language: python, name: python3}
 ---
 (tiny)=
@@ -51,6 +53,7 @@ def copy_of_the_book(folder, chapter, source=None):
     shutil.copytree(chapters.ROOT / "tools", folder / "tools", ignore=ignore)
     (folder / "tests" / "outputs").mkdir(parents=True)
     for name in (
+        "CITATION.cff",
         "_config.yml",
         "pyproject.toml",
         "requirements.txt",

@@ -7,7 +7,7 @@ import io
 import json
 import re
 from itertools import pairwise
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 from fontTools.ttLib import TTFont
@@ -211,19 +211,266 @@ def test_a_term_shows_its_meaning_to_pointer_and_keyboard(page):
     assert box["x"] + box["width"] <= page.viewport_size["width"]
 
 
-def test_search_finds_a_chapter_from_a_file(chromium):
-    page = chromium.new_page()
-    page.goto((browser.SITE / SEARCH).as_uri() + "?q=sparsity")
-    page.wait_for_selector("#search-results li a", timeout=10_000)
-    links = page.locator("#search-results li a")
+# What a reader types, and the page that must come first.
+QUESTIONS = {
+    "evaluation": "ranking-evaluation",
+    "how do I evaluate a recommender": "ranking-evaluation",
+    "nDCG": "ranking-evaluation",
+    "implicit feedback": "implicit-als",
+    "confidence": "implicit-als",
+    "regularisation": "rank-and-regularisation",
+    "regularization": "rank-and-regularisation",
+    "how many factors should I use?": "rank-and-regularisation",
+    "overfitting": "rank-and-regularisation",
+    "cold start": "baselines-and-evaluation",
+    "train test split": "baselines-and-evaluation",
+    "matrix factorization": "factorising-by-hand",
+    "gradient descent": "factorising-by-hand",
+    "how do I run Spark": "spark-als",
+    "run on a cluster": "spark-cluster",
+    "Numba": "fast-als",
+    "sparse matrix": "ratings-and-sparsity",
+    "common mistakes": "museum",
+    "when to use ALS": "when-to-use-als",
+    "download MovieLens": "datasets",
+    "teach a class": "teaching",
+    "API": "library",
+}
+RESULTS = "#search-results li a"
+
+
+def found_by(page, words: str) -> list[str]:
+    """Search for words and return the pages found, the first result first."""
+    page.goto(f"{SEARCH}?q={quote(words)}")
+    page.wait_for_selector("#search-results .search-summary:not(:empty)")
+    links = page.locator(RESULTS)
     found = [links.nth(n).get_attribute("href") for n in range(links.count())]
+    return [re.sub(r".*/|\.html.*", "", href) for href in found]
+
+
+@pytest.mark.parametrize("words", QUESTIONS)
+def test_the_search_leads_to_the_chapter_that_answers(page, words):
+    assert found_by(page, words)[:1] == [QUESTIONS[words]]
+
+
+def test_every_page_that_the_search_puts_first_is_there():
+    script = (chapters.BOOK / "_static" / "search.js").read_text("utf-8")
+    named = re.findall(r'^    "book/([\w-]+)": \[', script, re.M)
+    assert len(named) > 20
+    assert set(named) <= set(chapters.pages())
+
+
+@pytest.mark.parametrize(
+    "pair", [("regularised", "regularized"), ("factorisation", "factorizations")]
+)
+def test_both_spellings_find_the_same_pages(page, pair):
+    british, american = (set(found_by(page, word)) for word in pair)
+    assert british == american != set()
+
+
+def test_the_beginning_of_a_word_and_words_of_different_pages_find_pages(page):
+    assert "spark-als" in found_by(page, "pyspa")
+    assert found_by(page, "spark museum hypothesis zebra")
+    assert found_by(page, "qqzz") == []
+
+
+def test_a_found_formula_is_no_soup_and_small_words_are_not_marked(page):
+    found_by(page, "how do I minimise the objective of ALS")
+    page.wait_for_selector("#search-results p.context")
+    page.wait_for_timeout(500)
+    assert "⊤" not in page.locator("#search-results").inner_text()
+    marked = {t.lower() for t in page.locator(".highlighted").all_inner_texts()}
+    assert marked
+    assert marked <= {"minimise", "objective", "als"}
+
+
+def test_marks_are_in_the_text_and_only_for_who_comes_from_the_search(page):
+    found_by(page, "how do I run Spark")
+    page.locator(RESULTS).first.click()
+    page.wait_for_selector(".bd-article .highlighted")
+    marks = page.locator(".highlighted")
+    assert {t.lower() for t in marks.all_inner_texts()} <= {"run", "spark"}
+    assert marks.count() == page.locator(".bd-article .highlighted").count()
+    found_by(page, "matrix")
+    page.goto(CHAPTER)
+    page.wait_for_timeout(200)
+    assert marks.count() == 0
+
+
+def test_the_icon_of_the_search_does_not_lie_on_the_text(page):
+    page.goto(SEARCH)
+    icon = page.locator(".bd-search-container .fa-magnifying-glass").bounding_box()
+    field = page.locator(".bd-search-container input").bounding_box()
+    assert icon["width"] > 5
+    assert icon["x"] + icon["width"] <= field["x"] + 1
+
+
+def test_search_works_from_a_file_without_an_error(chromium):
+    page = chromium.new_page()
+    said = []
+    page.on("console", lambda m: m.type in ("error", "warning") and said.append(m.text))
+    page.goto((browser.SITE / SEARCH).as_uri() + "?q=sparsity")
+    page.wait_for_selector(RESULTS, timeout=10_000)
+    links = page.locator(RESULTS)
+    found = [links.nth(n).get_attribute("href") for n in range(links.count())]
+    page.wait_for_timeout(300)
     page.close()
     assert any(CHAPTER in href for href in found)
+    assert said == []
+
+
+# -- where the reader is ---------------------------------------------------------------
+
+
+def test_chapters_have_numbers_and_plain_names_wherever_one_is_led_to_them(page):
+    page.goto(CHAPTER)
+    listed = page.locator(".bd-docs-nav li a:has(.number)")
+    assert listed.count() == len(chapters.teaching_chapters())
+    for number, text in enumerate(listed.all_inner_texts(), start=1):
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        assert lines[0].startswith(f"{number} "), text
+        assert len(lines) == 2, "the title, and below it the plain name"
+    onward = page.locator(".prev-next-area .right-next").inner_text()
+    assert re.search(r"2 · .+, \d+ minutes to read", onward)
+
+
+def test_the_bar_says_how_much_is_left_to_read(page):
+    page.goto(CHAPTER)
+    place = page.locator(".left-to-read")
+    count = len(chapters.teaching_chapters())
+    begins = re.fullmatch(
+        rf"1 of {count}, about (\d+) minutes left", place.inner_text()
+    )
+    page.evaluate("scrollTo(0, document.querySelector('.bd-article').scrollHeight / 2)")
+    page.wait_for_timeout(200)
+    halfway = re.search(r"about (\d+) minutes left", place.inner_text())
+    assert 0.3 < int(halfway[1]) / int(begins[1]) < 0.7
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    page.wait_for_timeout(200)
+    assert place.inner_text().endswith("the end")
+
+
+def test_arrow_keys_turn_pages_but_not_where_they_mean_something_else(page):
+    page.goto(CHAPTER)
+    page.locator("input[type=radio]").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(200)
+    assert CHAPTER in page.url
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url(f"**/{chapters.pages()[2]}.html")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_url(f"**/{CHAPTER}")
+
+
+def test_the_link_of_a_heading_is_reached_by_tab_and_by_touch(page, chromium):
+    page.goto(CHAPTER)
+    link = page.locator(".bd-article h2 a.headerlink").first
+    link.focus()
+    assert page.evaluate("document.activeElement.className") == "headerlink"
+    assert link.bounding_box()["width"] > 5
+    with browser.served() as base:
+        phone = chromium.new_context(
+            base_url=base,
+            has_touch=True,
+            is_mobile=True,
+            viewport={"width": 390, "height": 800},
+        )
+        touched = phone.new_page()
+        touched.goto(CHAPTER)
+        shown = touched.locator(".bd-article h2 a.headerlink").first
+        assert shown.evaluate("e => getComputedStyle(e).clipPath") == "none"
+        phone.close()
+
+
+def test_lines_of_text_are_as_long_as_reads_well(page):
+    page.goto(CHAPTER)
+    for width in (1280, 1920):
+        page.set_viewport_size({"width": width, "height": 900})
+        lengths = page.evaluate(
+            """() => [...document.querySelectorAll("section > p")].map(p => {
+              const high = parseFloat(getComputedStyle(p).lineHeight);
+              const lines = Math.round(p.getBoundingClientRect().height / high);
+              return lines > 3 ? p.textContent.length / lines : 0;
+            }).filter(Boolean).sort((a, b) => a - b)"""
+        )
+        assert 50 < lengths[len(lengths) // 2] <= 80, lengths
+
+
+# -- what is folded, and what can be opened --------------------------------------------
+
+
+def test_a_solution_opens_by_its_title_and_every_button_says_what_it_opens(page):
+    page.goto(CHAPTER)
+    solution = page.locator(".admonition.solution").first
+    assert solution.locator(".admonition-title a").count() == 0
+    body = solution.locator("section").first
+    assert not body.is_visible()
+    solution.locator(".admonition-title").click(position={"x": 120, "y": 10})
+    assert body.is_visible()
+    page.wait_for_timeout(100)
+    names = page.locator("button.toggle-button").evaluate_all(
+        "buttons => buttons.map(b => b.getAttribute('aria-label'))"
+    )
+    assert all(re.match(r"Click to (show|hide): \w", name) for name in names), names
+    assert any(name.startswith("Click to hide: Solution to Exercise") for name in names)
+
+
+def test_imports_are_folded_and_figures_say_that_their_code_can_be_seen(page):
+    page.goto(CHAPTER)
+    first = page.locator("div.cell").first
+    assert "imports" in first.locator("summary").inner_text()
+    assert not first.locator("pre").first.is_visible()
+    first.locator("summary").click()
+    assert first.locator("pre").first.is_visible()
+    shown = page.locator("details.hide summary:visible").all_inner_texts()
+    assert not any("code cell" in text for text in shown), shown
+
+
+def test_a_figure_is_enlarged_by_tap_and_by_keyboard(page):
+    page.goto(CHAPTER)
+    page.set_viewport_size({"width": 390, "height": 800})
+    figure = page.locator(".cell_output img").first
+    figure.scroll_into_view_if_needed()
+    small = figure.bounding_box()["width"]
+    figure.click()
+    large = page.locator("dialog.enlarged img")
+    assert large.bounding_box()["width"] > 1.5 * small
+    page.keyboard.press("Escape")
+    assert not large.is_visible()
+    page.locator("button.enlarge").first.focus()
+    page.keyboard.press("Enter")
+    assert large.is_visible()
+    assert large.get_attribute("alt") == figure.get_attribute("alt")
+    page.get_by_role("button", name="Close").click()
+    assert not large.is_visible()
+
+
+def test_the_foot_says_licence_citation_and_version(page):
+    page.goto(HOME)
+    foot = page.locator("footer.bd-footer-content")
+    assert "CC BY 4.0" in foot.inner_text()
+    assert re.search(r"Version \d+\.\d+\.\d+", foot.inner_text())
+    entry = foot.locator(".cite pre")
+    assert not entry.is_visible()
+    foot.get_by_text("Cite this course").click()
+    assert entry.inner_text().startswith("@misc{als-course,")
+    assert entry.inner_text().count("{") == entry.inner_text().count("}")
+
+
+def test_a_wrong_address_gets_a_page_that_leads_back(page):
+    page.goto("404.html")
+    assert page.locator("h1").inner_text() == "There is no such page"
+    hrefs = page.locator("a").evaluate_all(
+        "links => links.map(a => a.getAttribute('href'))"
+    )
+    assert [href.lstrip("/") for href in hrefs] == [HOME, SEARCH]
 
 
 def test_code_is_copied_whole(page):
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto(CHAPTER)
+    page.evaluate(browser.OPEN_ALL)
     cell = page.locator("div.cell_input div.highlight").first
     cell.hover()
     cell.locator("button.copybtn").click()
@@ -329,6 +576,7 @@ def test_a_quiz_checks_itself_with_the_keyboard_alone(page):
     check.focus()
     page.keyboard.press("Enter")
     assert said.inner_text() == "Choose an answer first."
+    assert not quiz.locator(".dropdown").is_visible(), "until the reader has tried"
     answers = quiz.locator(".dropdown li").all_text_contents()
     radios = group.get_by_role("radio")
     assert radios.count() == len(answers)

@@ -130,7 +130,7 @@ def test_previous_and_next_lead_through_the_whole_book():
 def test_a_chapter_says_where_the_reader_is():
     for name in chapters.teaching_chapters():
         text = " ".join(parse(SITE / "book" / f"{name}.html").text)
-        assert re.search(r"Part \d of \d\s+ .+, chapter \d of \d", text), name
+        assert re.search(r"Part \d of \d\s+ .+, chapter \d+ of \d+", text), name
 
 
 def test_every_term_has_its_meaning_on_the_page(page):

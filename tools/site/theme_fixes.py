@@ -94,8 +94,14 @@ CHANGES = [
     # -- long cells can be folded and start open
     (r'<details class="admonition hide above-input long">',
      '<details class="admonition hide above-input long" open>'),
-    # -- the space before a link is no part of it
-    (r'(<p class="admonition-title">Solution to)(<a [^>]*>) ', r"\1 \2"),
+    # -- the title of a solution opens it, and is no link to what stands above it
+    (r'(<p class="admonition-title">Solution to)<a [^>]*>([^<]*)</a>', r"\1\2"),
+    # -- British spelling
+    (r'aria-label="Color mode" data-bs-title="Color mode"',
+     'aria-label="Colour scheme" data-bs-title="Colour scheme"'),
+    # -- the search knows more than Sphinx's own
+    (r'(language_data\.js[^>]*></script>\s*)(?=<script[^>]*searchindex)',
+     r'\1<script defer src="_static/search.js"></script>\n  '),
     # -- a download is saved, not opened
     (r'(<a href="[^"]*") target="_blank"(\s+class="btn btn-sm btn-download-)',
      r"\1 download\2"),
@@ -104,6 +110,15 @@ CHANGES = [
 SEARCH = (
     r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js"></script>'
 )
+
+
+# Words are marked in the text alone, and only for who comes from the search.
+MARKS = [
+    ('document.querySelector("body")', 'document.querySelector(".bd-article")'),
+    ('localStorage.getItem("sphinx_highlight_terms")',
+     '(/search\\.html/.test(document.referrer) ? '
+     'localStorage.getItem("sphinx_highlight_terms") : "")'),
+]  # fmt: skip
 
 
 def clean(html: str, page: Path, found: Counter | None = None) -> str:
@@ -198,6 +213,13 @@ def finish(app, error) -> None:
         if new != old:
             page.write_text(new, "utf-8")
     trim_icons(site)
+    marks = site / "_static" / "sphinx_highlight.js"
+    script = marks.read_text("utf-8")
+    for old, new in MARKS:
+        if new not in script:
+            found[old] += script.count(old)
+            script = script.replace(old, new)
+    marks.write_text(script, "utf-8")
     whole = app.pages_written >= app.env.found_docs
     if app.config.theme_fixes_all_match and app.builder.name == "html" and whole:
         for pattern in [pattern for pattern in found if not found[pattern]]:
