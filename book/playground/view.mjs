@@ -19,7 +19,7 @@ const fixed = (x, digits = 2) =>
   x.toFixed(digits).replace(/^-(0\.0*)$/, "$1").replace("-", "−");
 const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-const settings = { model: "explicit", weighted: false, confidence: "alpha*r" };
+const settings = {}; // filled from the controls by toy()
 const state = {
   k: 2, seed: 0, ratings: [], users: [], items: [],
   history: [], // { kind, total } after each half-step; the first is the start
@@ -56,9 +56,25 @@ function reset(text, before = state.history) {
   begin(text ?? `Start: ${seed ? "seed " + seed : "the made-up factors"}.`, before);
 }
 
+// Everything as the page first had it: ratings, factors and every control.
 function toy() {
-  Object.assign(state, { ratings: TOY.map((row) => [...row]), seed: 0, at: [0, 0] });
-  reset("The toy of the course, with the made-up factors.", []);
+  for (const control of $("toy").closest("section").querySelectorAll("input, select")) {
+    if (control.localName === "select") control.selectedIndex = 0;
+    else if (control.type === "range") control.value = control.defaultValue;
+    else control.checked = control.defaultChecked;
+  }
+  Object.assign(settings, { model: "explicit", weighted: false, confidence: "alpha*r" });
+  for (const name of ["lambda", "alpha"]) slide(name);
+  $("only-implicit").hidden = $("axes-choice").hidden = true;
+  Object.assign(state, { ratings: TOY.map((row) => [...row]), k: 2, seed: 0, at: [0, 0], brush: 5 });
+  reset("The toy of the course: stars, 2 factors, λ = 0.2, the made-up factors.", []);
+}
+
+// Read a slider into the settings, and write its value beside it.
+function slide(name) {
+  settings[name] = VALUES[name][$(name).value];
+  $(name + "-value").textContent = settings[name];
+  $(name).setAttribute("aria-valuetext", settings[name]);
 }
 
 // One half-step; false, and the reason said, where there is none.
@@ -369,13 +385,7 @@ choose("model", (value) => {
 });
 
 for (const name of ["lambda", "alpha"]) {
-  const set = () => {
-    settings[name] = VALUES[name][$(name).value];
-    $(name + "-value").textContent = settings[name];
-    $(name).setAttribute("aria-valuetext", settings[name]);
-  };
-  set();
-  on(name, "input", () => { set(); begin(`${name} = ${settings[name]}.`); });
+  on(name, "input", () => { slide(name); begin(`${name} = ${settings[name]}.`); });
 }
 on("weighted", "change", (event) => {
   settings.weighted = event.target.checked;

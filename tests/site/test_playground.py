@@ -531,6 +531,51 @@ def test_reset_returns_and_another_seed_moves_on(play):
     assert (play.matrix("items") == first).all()
 
 
+def test_back_to_the_toy_restores_every_setting(play):
+    controls = """[...document.querySelectorAll("#pg input, #pg select")]
+      .map((c) => [c.id, c.name, c.value, c.checked])"""
+    hidden = "['only-implicit', 'axes-choice'].map((id) => $id(id).hidden)".replace(
+        "$id(id)", "document.getElementById('pg-' + id)"
+    )
+    everything = [controls, hidden]
+    names = ("users", "items", "predicted")
+    before = [play.page.evaluate(script) for script in everything]
+    tables = [play.matrix(name).tolist() for name in names]
+    objective = play.objective
+    play.choose("likes (implicit)")
+    play.factors(3)
+    play.slide("lambda", "5")
+    play.slide("alpha", "40")
+    play.page.select_option("#pg-confidence", "1+alpha*r")
+    play.page.select_option("#pg-axes", "1,2")
+    play.page.locator("#pg-weighted").check()
+    play.page.locator("[name=pg-brush][value='2']").check()
+    play.press("Add film", "Remove user", "Reset with another seed", "Run")
+    play.cell(0, 0).focus()
+    play.page.keyboard.press("2")
+    assert [play.page.evaluate(script) for script in everything] != before
+    play.press("Back to the toy")
+    assert [play.page.evaluate(script) for script in everything] == before
+    assert [play.matrix(name).tolist() for name in names] == tables
+    assert play.objective == objective
+    play.press("Run")  # the settings count, not only what the controls show
+    settings = {"model": "explicit", "lambda": 0.2, "weighted": False}
+    settings |= {"alpha": 1, "confidence": "alpha*r"}
+    model = library(TOY, settings, [np.array(part) for part in made_up()], 500)
+    assert abs(play.objective - model.history_[-1]) < 1e-4
+
+
+def test_reset_keeps_ratings_and_settings(play):
+    play.slide("lambda", "1")
+    play.cell(1, 2).focus()
+    play.page.keyboard.press("5")
+    start = play.objective
+    play.press("Run", "Reset")
+    assert play.cell(1, 2).inner_text() == "5"
+    assert play.page.get_attribute("#pg-lambda", "aria-valuetext") == "1"
+    assert play.objective == start
+
+
 def test_what_happens_is_announced_politely_and_once(play):
     region = play.page.locator("#pg-status")
     assert (region.get_attribute("role"), region.get_attribute("aria-live")) == (
