@@ -178,7 +178,10 @@ def execute(page: Path, timeout: float = 300) -> Run:
     """Run a page where readers run it, and store the run."""
     notebook, state, begin = read(page), digest(page), time.monotonic()
     client = NotebookClient(
-        notebook, timeout=timeout, resources={"metadata": {"path": str(page.parent)}}
+        notebook,
+        timeout=timeout,
+        record_timing=False,  # the cache would not know cells again that hold times
+        resources={"metadata": {"path": str(page.parent)}},
     )
     client.execute(
         env=chapters.kernel_environment(chapters.REAL),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from als_course.checks import check_amount, check_csr
+from als_course.checks import check_amount, check_count, check_csr
 from als_course.recommender import Recommender
 
 __all__ = [
@@ -209,18 +209,13 @@ class ItemNeighbours(DampedBiases):
 
     n_neighbours: int = 40
     shrinkage: float = 100.0
+    personal = True
 
     def __post_init__(self):
         """Check the parameters."""
         super().__post_init__()
-        if self.n_neighbours < 1:
-            raise ValueError(
-                f"n_neighbours must be at least 1, got {self.n_neighbours}"
-            )
-        if not 0 <= self.shrinkage < np.inf:
-            raise ValueError(
-                f"shrinkage must be finite and at least 0, got {self.shrinkage}"
-            )
+        check_count(self.n_neighbours, "n_neighbours")
+        check_amount(self.shrinkage, "shrinkage")
 
     def _fit(self, ratings):
         super()._fit(ratings)

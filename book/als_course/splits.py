@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
+from als_course.checks import check_columns
+
 __all__ = [
     "global_time_split",
     "random_split",
@@ -160,11 +162,8 @@ def _check(ratings, test_size, columns):
         raise ValueError(f"ratings has {len(ratings)} rows; a split needs at least two")
     if not 0 < test_size < 1:
         raise ValueError(f"test_size must lie between 0 and 1, got {test_size}")
+    check_columns(ratings, columns)
     for column in columns:
-        if column not in ratings:
-            raise ValueError(
-                f"ratings has no column {column!r}, only {list(ratings.columns)}"
-            )
         if ratings[column].isna().any():
             raise ValueError(f"ratings has missing values in {column!r}; drop them")
 

@@ -76,7 +76,7 @@ def start(book, *options, before="", **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | environment,
+        env=os.environ | {"PYTHONPATH": str(book / "book")} | environment,
         start_new_session=True,
     )
 
@@ -97,6 +97,7 @@ def test_a_page_is_run_anew_when_the_library_changes_in_what_it_does(book):
     assert first.returncode == 0, first.stdout + first.stderr
     assert "answer 41" in shown(book)
     assert re.search(r"book/tiny: ran for \d+ s; 0 left to run", first.stdout)
+    assert "Executing notebook" not in first.stderr, "MyST-NB runs it once more"
 
     (book / "book" / "als_course" / "answer.py").write_text("ANSWER = 42\n", "utf-8")
     second = build(book)

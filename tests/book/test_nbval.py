@@ -13,6 +13,8 @@ from tools import chapters
 
 CHAPTER = "ratings-and-sparsity"
 TINY = """---
+jupytext:
+  text_representation: {extension: .md, format_name: myst, format_version: 0.13}
 kernelspec: {display_name: Python 3, language: python, name: python3}
 ---
 (tiny)=

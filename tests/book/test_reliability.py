@@ -1,7 +1,7 @@
 """What must not matter does not: hash seed, threads, locale, time zone, place, company.
 
 The interruptions and full disks of a build are in test_build.py, those of the data in
-test_datasets.py.
+datasets/test_storage.py.
 """
 
 import os

@@ -1,10 +1,7 @@
-"""What least squares on likes promises, held against dense formulas and implicit.
-
-As in `test_als`, ``n`` and ``n + 1`` sweeps from one start show every half-step.
-"""
+"""What `ImplicitALS` promises beyond what both models do (`test_factor_models`)."""
 
 import tracemalloc
-from itertools import pairwise
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,157 +10,26 @@ from hypothesis import strategies as st
 from implicit.cpu.als import AlternatingLeastSquares
 from scipy.sparse import csr_array, csr_matrix
 from sklearn.exceptions import NotFittedError
-from test_als import as_csr, cases, seeds
+from test_factor_models import (
+    IMPLICIT,
+    as_csr,
+    cases,
+    dense_implicit,
+    engine,  # noqa: F401, a fixture for every test here
+)
+from test_factor_models import make_ratings as make_stars
 from threadpoolctl import threadpool_limits
 
-from als_course import als, metrics, splits
+from als_course import metrics, splits
 from als_course.als import ImplicitALS
 from als_course.baselines import MostPopular
 from als_course.datasets import ratings_matrix
 
-
-@pytest.fixture(params=["numpy", "numba"], scope="module", autouse=True)
-def engine(request):
-    """Solve everything with this engine, however small it is."""
-    smallest = {"numpy": np.inf, "numba": 0}[request.param]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(als, "COMPILED_FROM", smallest)
-        yield request.param
-
-
-def make_ratings(seed, n_users, n_items, share):
-    """Ratings -2 to 5, at least one a like; some rows and columns stay empty."""
-    rng = np.random.default_rng(seed)
-    known = rng.random((n_users, n_items)) < share
-    stars = rng.integers(-2, 6, known.shape).astype(float)
-    liked = rng.integers(n_users), rng.integers(n_items)
-    known[liked], stars[liked] = True, 3.0
-    return as_csr(stars, known)
-
-
-@st.composite
-def problems(draw):
-    """Draw a small ratings matrix and the settings of a model."""
-    ratings = make_ratings(
-        draw(seeds),
-        draw(st.integers(1, 9)),
-        draw(st.integers(1, 9)),
-        draw(st.floats(0.2, 1.0)),
-    )
-    return ratings, {
-        "n_factors": draw(st.integers(1, 4)),
-        "regularization": draw(st.sampled_from([0.01, 0.1, 1.0, 10.0])),
-        "alpha": draw(st.sampled_from([0.1, 1.0, 40.0])),
-        "confidence": draw(st.sampled_from(["alpha*r", "1+alpha*r"])),
-        "weighted_regularization": draw(st.booleans()),
-        "random_state": draw(seeds),
-    }
-
-
-def dense_problem(model, ratings):
-    """Dense preferences and confidences, and the penalties of users and items."""
-    stored = csr_array((np.ones(ratings.nnz), ratings.indices, ratings.indptr))
-    stored.resize(ratings.shape)
-    stars = ratings.toarray()
-    likes = stars > 0
-    confidences = model.alpha * np.abs(stars)
-    if model.confidence == "1+alpha*r":
-        confidences += 1
-    confidences[stored.toarray() == 0] = 1
-    weights = [likes.sum(axis=1), likes.sum(axis=0)]
-    if not model.weighted_regularization:
-        weights = [np.ones(size) for size in likes.shape]
-    return likes * 1.0, confidences, *(model.regularization * w for w in weights)
-
-
-def half_steps(old, new, ratings):
-    """Both half-steps of a sweep: what was solved, held fixed, p, c, λw."""
-    likes, confidences, of_users, of_items = dense_problem(new, ratings)
-    users, items = new.user_factors_, new.item_factors_
-    yield users, old.item_factors_, likes, confidences, of_users
-    yield items, users, likes.T, confidences.T, of_items
-
-
-def objective(model, ratings, user_factors, item_factors):
-    likes, confidences, of_users, of_items = dense_problem(model, ratings)
-    errors = likes - user_factors @ item_factors.T
-    penalty = of_users @ (user_factors**2).sum(1) + of_items @ (item_factors**2).sum(1)
-    return (confidences * errors**2).sum() + penalty
-
-
-def sweeps(ratings, settings, n=4):
-    """Models after 1, 2, ... n sweeps from one start."""
-    return [ImplicitALS(**settings, n_iterations=i + 1).fit(ratings) for i in range(n)]
+make_ratings = partial(make_stars, lowest=-2)
 
 
 @cases
-@given(problem=problems())
-def test_half_step_never_raises_the_objective(problem):
-    ratings, settings = problem
-    models = sweeps(ratings, settings)
-    for old, new in pairwise(models):
-        path = [
-            objective(new, ratings, old.user_factors_, old.item_factors_),
-            objective(new, ratings, new.user_factors_, old.item_factors_),
-            objective(new, ratings, new.user_factors_, new.item_factors_),
-        ]
-        assert path[1] <= path[0] * (1 + 1e-12)
-        assert path[2] <= path[1] * (1 + 1e-12)
-
-
-@cases
-@given(problem=problems())
-def test_history_is_the_objective_over_all_places(problem):
-    ratings, settings = problem
-    models = sweeps(ratings, settings)
-    expected = [objective(m, ratings, m.user_factors_, m.item_factors_) for m in models]
-    # Sums over all places and over the ratings cancel, down to their rounding.
-    np.testing.assert_allclose(models[-1].history_, expected, rtol=1e-10, atol=1e-10)
-    assert (np.diff(models[-1].history_) <= 1e-10 * expected[0]).all()
-
-
-@cases
-@given(problem=problems())
-def test_gradient_is_zero_after_a_half_step(problem):
-    ratings, settings = problem
-    for U, V, likes, confidences, penalties in half_steps(
-        *sweeps(ratings, settings, n=2), ratings
-    ):
-        errors = likes - U @ V.T
-        gradient = -(confidences * errors) @ V + penalties[:, None] * U
-        scale = 1 + confidences.max() * np.abs(V).max()
-        assert np.abs(gradient).max() < 1e-11 * scale
-
-
-@cases
-@given(problem=problems())
-def test_half_step_solves_weighted_ridge_regression_over_all_places(problem):
-    ratings, settings = problem
-    for solved, fixed, likes, confidences, penalties in half_steps(
-        *sweeps(ratings, settings, n=2), ratings
-    ):
-        for row, found in enumerate(solved):
-            roots = np.sqrt(confidences[row])
-            damping = np.sqrt(penalties[row]) * np.eye(len(found))
-            system = np.vstack([roots[:, None] * fixed, damping])
-            target = np.append(roots * likes[row], np.zeros(len(found)))
-            expected = np.linalg.lstsq(system, target)[0]
-            np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-9)
-
-
-@cases
-@given(problem=problems())
-def test_fold_in_is_the_next_half_step(problem):
-    ratings, settings = problem
-    old, new = sweeps(ratings, settings, n=2)
-    for user in range(ratings.shape[0]):
-        found = old.fold_in(ratings[[user]])
-        expected = new.user_factors_[user]
-        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-13)
-
-
-@cases
-@given(problem=problems())
+@given(problem=IMPLICIT.problems)
 def test_explanation_sums_to_the_score(problem):
     ratings, settings = problem
     model = ImplicitALS(**settings, n_iterations=3).fit(ratings)
@@ -178,11 +44,11 @@ def test_explanation_sums_to_the_score(problem):
 
 
 @cases
-@given(problem=problems())
+@given(problem=IMPLICIT.problems)
 def test_explanation_is_the_formula_of_the_paper(problem):
     ratings, settings = problem
-    old, new = sweeps(ratings, settings, n=2)
-    likes, confidences, penalties, _ = dense_problem(new, ratings)
+    old, new = IMPLICIT.sweeps(ratings, settings, n=2)
+    likes, confidences, penalties, _ = dense_implicit(new, ratings)
     Y = old.item_factors_
     for user in np.flatnonzero(likes.any(axis=1)):
         gram = Y.T @ np.diag(confidences[user]) @ Y + penalties[user] * np.eye(len(Y.T))
@@ -195,7 +61,7 @@ def test_explanation_is_the_formula_of_the_paper(problem):
 
 
 @cases
-@given(problem=problems())
+@given(problem=IMPLICIT.problems)
 def test_who_has_no_likes_has_no_factors(problem):
     ratings, settings = problem
     model = ImplicitALS(**settings).fit(ratings)
@@ -213,26 +79,7 @@ def test_who_has_no_likes_has_no_factors(problem):
 
 
 @cases
-@given(problem=problems(), seed=seeds)
-def test_permuting_users_and_items_permutes_the_factors(problem, seed):
-    ratings, settings = problem
-    rng = np.random.default_rng(seed)
-    n_users, n_items = ratings.shape
-    users, items = rng.permutation(n_users), rng.permutation(n_items)
-    V = rng.normal(size=(n_items, settings["n_factors"]))
-    U = np.zeros((n_users, settings["n_factors"]))
-    model = ImplicitALS(**settings, n_iterations=3)
-    model.fit(ratings, start=(U, V))
-    before = model.user_factors_[users], model.item_factors_[items]
-    model.fit(ratings[users][:, items].tocsr(), start=(U, V[items]))
-    for old, new in zip(
-        before, (model.user_factors_, model.item_factors_), strict=True
-    ):
-        np.testing.assert_allclose(new, old, rtol=1e-6, atol=1e-8)
-
-
-@cases
-@given(problem=problems(), scale=st.sampled_from([0.1, 3.0, 100.0]))
+@given(problem=IMPLICIT.problems, scale=st.sampled_from([0.1, 3.0, 100.0]))
 def test_only_the_product_of_alpha_and_rating_matters(problem, scale):
     ratings, settings = problem
     model = ImplicitALS(**settings).fit(ratings)
@@ -349,19 +196,6 @@ def test_nothing_dense_is_made():
     assert peak < 20e6  # one byte for each place would be 400e6
 
 
-def test_svd_start_is_that_of_the_likes():
-    # 11 random directions for 9 columns: the randomised algorithm is exact.
-    ratings = make_ratings(4, 12, 9, share=0.6)
-    _, values, vectors = np.linalg.svd((ratings.toarray() > 0).astype(float))
-    start = (np.zeros((12, 3)), vectors[:3].T * np.sqrt(values[:3]))
-    model = ImplicitALS(n_factors=3, n_iterations=1)
-    wanted = model.fit(ratings, start=start).user_factors_ @ model.item_factors_.T
-    found = model.fit(ratings, start="svd").user_factors_ @ model.item_factors_.T
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-9)
-    by_chance = model.fit(ratings).user_factors_ @ model.item_factors_.T
-    assert np.abs(by_chance - wanted).max() > 0.01
-
-
 def test_svd_start_saves_sweeps(movielens):
     ratings = ratings_matrix(movielens.ratings[movielens.ratings.rating >= 4])[0]
     model = ImplicitALS(n_factors=10, regularization=10, n_iterations=5)
@@ -378,42 +212,6 @@ def test_svd_start_fills_up_with_chance():
         assert (np.diff(model.history_) <= 1e-9).all()
     np.testing.assert_array_equal(results[0], results[1])
     assert np.abs(results[0] - results[2]).max() > 0.001
-
-
-def test_threads_do_not_change_the_result():
-    ratings = make_ratings(0, 300, 200, share=0.3)
-    results = []
-    for n_threads in (1, 2, 4):
-        with threadpool_limits(limits=n_threads, user_api="blas"):
-            model = ImplicitALS(n_factors=64, n_iterations=5).fit(ratings, start="svd")
-            folded = model.fold_in(ratings[[0]])
-            explained = model.explain(0, 0)[1]
-        results.append((model.user_factors_, model.item_factors_, folded, explained))
-    for result in results[1:]:
-        for found, expected in zip(result, results[0], strict=True):
-            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
-
-
-def test_fit_is_fixed_by_its_seed_and_leaves_the_ratings_alone():
-    ratings = make_ratings(0, 20, 15, share=0.5)
-    before = ratings.copy()
-    first, again, other = (
-        ImplicitALS(n_factors=3, random_state=seed).fit(ratings).user_factors_
-        for seed in (3, 3, 4)
-    )
-    np.testing.assert_array_equal(first, again)
-    assert np.abs(first - other).max() > 0.01
-    np.testing.assert_array_equal(ratings.data, before.data)
-
-
-def test_fitting_on_continues_where_the_start_left_off():
-    ratings = make_ratings(0, 20, 15, share=0.5)
-    half = ImplicitALS(n_iterations=2).fit(ratings)
-    start = (half.user_factors_, half.item_factors_)
-    resumed = ImplicitALS(n_iterations=3).fit(ratings, start=start)
-    whole = ImplicitALS(n_iterations=5).fit(ratings)
-    np.testing.assert_array_equal(resumed.item_factors_, whole.item_factors_)
-    np.testing.assert_array_equal(resumed.history_, whole.history_[2:])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ A tool of its own, not part of `make test`::
 
     make mutants                              all of them; writes mutants.md
     python tests/mutants/mutants.py tie seed  those with a word in their name or file
+    python tests/mutants/mutants.py --fit     none; list those that fit no longer
 
 `mutants.toml` has mistakes that people make. Each replaces a text that stands exactly
 once in its file, and in the `stored` notebook where one is named: an author made the
@@ -243,7 +244,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Break the course on purpose.")
     parser.add_argument("words", nargs="*", help="of names or files; otherwise all")
     parser.add_argument("-n", type=int, default=2, help="mutants at a time")
+    parser.add_argument("--fit", action="store_true", help="only see whether all fit")
     options = parser.parse_args()
+    if options.fit:
+        print(f"{len(by_hand())} mutants fit")
+        return 0
     os.environ["ALS_COURSE_OFFLINE"] = "1"
     chosen = [
         mutant
