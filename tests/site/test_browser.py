@@ -222,8 +222,8 @@ QUESTIONS = {
     "regularization": "rank-and-regularisation",
     "how many factors should I use?": "rank-and-regularisation",
     "overfitting": "rank-and-regularisation",
-    "cold start": "baselines-and-evaluation",
-    "train test split": "baselines-and-evaluation",
+    "cold start": "splits-and-lists",
+    "train test split": "splits-and-lists",
     "matrix factorization": "factorising-by-hand",
     "gradient descent": "factorising-by-hand",
     "how do I run Spark": "spark-als",
@@ -234,6 +234,8 @@ QUESTIONS = {
     "when to use ALS": "when-to-use-als",
     "download MovieLens": "datasets",
     "teach a class": "teaching",
+    "leakage": "baselines-and-evaluation",
+    "noise floor": "what-the-factors-found",
     "API": "library",
 }
 RESULTS = "#search-results li a"
