@@ -559,6 +559,21 @@ def test_print_shows_the_chapter_and_nothing_else(page):
     assert page.locator(".copybtn:visible").count() == 0
 
 
+def test_a_sheet_prints_without_answers_once(page):
+    page.add_init_script("window.print = () => window.printed = true")
+    page.goto(CHAPTER)
+    page.get_by_role("button", name="Download this page").press("Enter")
+    page.get_by_text("Print without answers").click()
+    assert page.evaluate("window.printed")
+    page.emulate_media(media="print")
+    answers = page.locator(".admonition.solution, .quiz .dropdown")
+    assert answers.count() > 5
+    assert not any(answers.nth(n).is_visible() for n in range(answers.count()))
+    assert page.locator(".exercise").first.is_visible()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert answers.last.is_visible()
+
+
 @pytest.mark.parametrize("paper", ["A4", "Letter"])
 def test_the_cheat_sheet_prints_alone_on_one_page(page, paper):
     page.goto("book/als-dialects.html#als-cheat-sheet")
