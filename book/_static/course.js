@@ -132,3 +132,6 @@ document.addEventListener("DOMContentLoaded", () => {
     image.after(button);
   });
 });
+
+// Only the print that was asked for without answers lacks them.
+addEventListener("afterprint", () => document.body.classList.remove("no-answers"));

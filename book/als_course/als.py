@@ -37,7 +37,7 @@ SINGULAR = {"float64": 1e-13, "float32": 2e-6}
 class Formula(NamedTuple):
     """What a model asks of a place: a confidence c and a preference p.
 
-    Called with ratings r it gives c = base + alpha |r| and p. Places without a rating
+    Called with ratings r it gives c = base + alpha abs(r), and p. Places without one
     have c = hole and p = 0. If hole is 0, the explicit model, they ask for nothing, and
     p = r; otherwise, in the implicit model, p is whether r is above 0, a like.
 

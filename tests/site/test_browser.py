@@ -222,8 +222,8 @@ QUESTIONS = {
     "regularization": "rank-and-regularisation",
     "how many factors should I use?": "rank-and-regularisation",
     "overfitting": "rank-and-regularisation",
-    "cold start": "baselines-and-evaluation",
-    "train test split": "baselines-and-evaluation",
+    "cold start": "splits-and-lists",
+    "train test split": "splits-and-lists",
     "matrix factorization": "factorising-by-hand",
     "gradient descent": "factorising-by-hand",
     "how do I run Spark": "spark-als",
@@ -234,6 +234,8 @@ QUESTIONS = {
     "when to use ALS": "when-to-use-als",
     "download MovieLens": "datasets",
     "teach a class": "teaching",
+    "leakage": "baselines-and-evaluation",
+    "noise floor": "what-the-factors-found",
     "API": "library",
 }
 RESULTS = "#search-results li a"
@@ -555,6 +557,21 @@ def test_print_shows_the_chapter_and_nothing_else(page):
     for part in (".bd-sidebar-primary", ".bd-header-article", ".prev-next-footer"):
         assert not page.locator(part).first.is_visible()
     assert page.locator(".copybtn:visible").count() == 0
+
+
+def test_a_sheet_prints_without_answers_once(page):
+    page.add_init_script("window.print = () => window.printed = true")
+    page.goto(CHAPTER)
+    page.get_by_role("button", name="Download this page").press("Enter")
+    page.get_by_text("Print without answers").click()
+    assert page.evaluate("window.printed")
+    page.emulate_media(media="print")
+    answers = page.locator(".admonition.solution, .quiz .dropdown")
+    assert answers.count() > 5
+    assert not any(answers.nth(n).is_visible() for n in range(answers.count()))
+    assert page.locator(".exercise").first.is_visible()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert answers.last.is_visible()
 
 
 @pytest.mark.parametrize("paper", ["A4", "Letter"])

@@ -159,8 +159,9 @@ def menus(app, page: str, up: str) -> list[dict]:
     """List the menus of a page: what to download, where to run it, how to edit it."""
     name = page.rsplit("/", 1)[-1]
     source = link(
-        ".md", f"{up}_sources/{page}.md", "download-source", "file", "The source"
-    )
+        "Source of this page", f"{up}_sources/{page}.md", "download-source", "file",
+        "Markdown, .md"
+    )  # fmt: skip
     paper = {
         "type": "javascript",
         "javascript": "window.print()",
@@ -168,15 +169,21 @@ def menus(app, page: str, up: str) -> list[dict]:
         "icon": "fas fa-print",
         "label": "print",
     }
+    sheet = paper | {
+        "javascript": "document.body.classList.add('no-answers'); window.print()",
+        "text": "Print without answers",
+        "label": "print-sheet",
+    }
     entries, places = [source, paper], []
     if is_chapter(page):
         ipynb = f"{up}{FOLDER}/{name}"
         entries[:0] = [
-            link(".ipynb", f"{ipynb}.ipynb", "download-notebook", "code",
-                 "Notebook without solutions"),
-            link(".ipynb with solutions", f"{ipynb}-solutions.ipynb",
-                 "download-solutions", "key", "Notebook with solutions"),
+            link("Notebook without solutions", f"{ipynb}.ipynb",
+                 "download-notebook", "code", "For Jupyter, .ipynb"),
+            link("Notebook with solutions", f"{ipynb}-solutions.ipynb",
+                 "download-solutions", "key", "For Jupyter, .ipynb"),
         ]  # fmt: skip
+        entries.append(sheet)
     known = repository(app.config)
     if known and is_chapter(page):
         places = [

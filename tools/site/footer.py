@@ -13,12 +13,12 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 LICENCES = {
-    "CC-BY-4.0": "https://creativecommons.org/licenses/by/4.0/",
-    "BSD-3-Clause": "https://opensource.org/license/bsd-3-clause",
+    "text": "https://creativecommons.org/licenses/by/4.0/",
+    "code": "https://opensource.org/license/bsd-3-clause",
 }
 FOOT = """\
-<p>Text and figures <a rel="license" href="{CC-BY-4.0}">CC BY 4.0</a>, code
-<a href="{BSD-3-Clause}">BSD 3-Clause</a>. {made}</p>
+<p>Text and figures <a rel="license" href="{text}">CC BY 4.0</a>, code
+<a href="{code}">BSD 3-Clause</a>. {made}</p>
 <details class="cite"><summary>Cite this course</summary>
 <div class="highlight"><pre>{bibtex}</pre></div></details>"""
 LOST = """\

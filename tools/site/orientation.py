@@ -84,7 +84,7 @@ def name_chapters(app, page: str, context) -> None:
         return re.sub(r'(<a class="[^"]*" href="([^"]*)">)[^<]*</a>', entry, html)
 
     context["generate_toctree_html"] = with_numbers
-    for side in filter(None, (context["prev"], context["next"])):
+    for side in filter(None, (context.get("prev"), context.get("next"))):
         name = pages.get(side["link"])
         if name in numbers:
             title, plain = described(name)
@@ -126,10 +126,12 @@ def glossary_cards(app, doctree) -> str:
 
 def complete(app, pagename, templatename, context, doctree) -> None:
     """Add all of it to a page."""
-    if doctree is not None and app.builder.name == "html":
+    if app.builder.name != "html":
+        return
+    name_chapters(app, pagename, context)
+    if doctree is not None:
         cards = glossary_cards(app, doctree)
         context["body"] = you_are_here(app, pagename) + context["body"] + cards
-        name_chapters(app, pagename, context)
 
 
 def with_terms(app, env, added, changed, removed) -> list[str]:

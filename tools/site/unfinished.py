@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from myst_nb.core.execute import ExecutionError
+from sqlalchemy.exc import OperationalError
 
 LOCK = Path(__file__).resolve().parents[2] / "_build" / ".lock"
 
@@ -55,10 +56,20 @@ def begin(app, config) -> None:
     logging.getLogger("sphinx").addHandler(app.unwritten)
 
 
+def is_unwritable(error) -> bool:
+    """Whether a file, or the cache, that could not be written led to an error."""
+    while error is not None and not isinstance(error, OSError | OperationalError):
+        error = error.__cause__
+    return error is not None
+
+
 def end(app, error) -> None:
     """Take the mark away, unless pages or pictures may be half written."""
-    whole = error is None or isinstance(error, ExecutionError)
-    if whole and not app.unwritten.errors:
+    if is_unwritable(error) or app.unwritten.errors:
+        place = f"Cannot write all that belongs into {LOCK.parent}. "
+        what = "Make room there, or get the right to write; then build again."
+        print(place + what, file=sys.stderr)
+    elif error is None or isinstance(error, ExecutionError):
         mark_of(app).unlink(missing_ok=True)
 
 
