@@ -36,6 +36,7 @@ from pyspark.sql.types import LongType, NumericType, StringType, StructField, St
 
 def make_all(work, args):
     """Make every stage that is not finished, each from those above it."""
+    keep = work.keep
     ratings = work.table("_work/ratings", lambda: clean(work.read(), args, work.newest))
     users = work.table("users", lambda: number_ids(ratings, "user", work.old("users")))
     items = work.table("items", lambda: number_ids(ratings, "item", work.old("items")))
@@ -45,30 +46,24 @@ def make_all(work, args):
     counts = work.count(both, users, items)
     training, test = parts_of(both, args)
 
-    tried = "model" if args.no_refit else "_work/tried"
-    model = work.model(tried, lambda: train(training, args))
+    tested = "model" if args.no_refit else "_work/tested_model"
+    model = work.model(tested, lambda: train(training, args))
     scores = work.json(
-        "_work/scores", lambda: measure(model, training, test, args, work.keep)
+        "_work/scores", lambda: measure(model, training, test, args, keep)
     )
     require(scores, args.must_beat)
     if not args.no_refit:
         model = work.model("model", lambda: train(both, args))
 
     people = both.select("user").distinct()
-    best = work.table(
-        "_work/best", lambda: rank_items(model, people, both, args, work.keep)
+    best = work.table("_work/best", lambda: rank_items(model, people, both, args, keep))
+    lists = work.table(
+        "recommendations", lambda: fill_up(best, both, users, items, args)
     )
-    full = work.table("_work/full", lambda: fill_up(best, both, args))
-    lists = work.table("recommendations", lambda: add_ids(full, users, items))
-    work.json(
-        "report.json",
-        lambda: (
-            {"counts": counts}
-            | scores
-            | {"lists": describe(lists, counts, args, work.old("recommendations"))}
-            | {"spark": work.spark.version, "arguments": vars(args)}
-        ),
-    )
+    before = work.old("recommendations")
+    described = {"spark": work.spark.version, "arguments": vars(args), "counts": counts}
+    described |= {**scores, "lists": describe(lists, counts, args, before)}
+    work.json("report.json", lambda: described)
 
 
 EXTENSIONS = {
@@ -88,7 +83,7 @@ CHUNK = 128  # neighbouring items whose best score is looked at first
 BLOCK = 2**24  # scores that a task holds at once, of 4 bytes each
 BEAT = 10.0  # seconds between signs of life of a run
 PATIENCE = 60.0  # seconds without one after which a run is taken for dead
-# What the job sets unless it is set already: Kryo sends smaller blocks than Java.
+# What the job sets unless it is set already.
 SETTINGS = {
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
     "spark.sql.legacy.parquet.nanosAsLong": "true",  # pandas writes such times
@@ -145,22 +140,7 @@ class _Help(
 
 
 def parse_arguments(argv=None):
-    """Read the command line.
-
-    Parameters
-    ----------
-    argv : list of str, optional
-        Without the program's name; by default that of the process.
-
-    Returns
-    -------
-    argparse.Namespace
-
-    Raises
-    ------
-    SystemExit
-        With status 2 if an argument is missing, out of range or against another.
-    """
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="train_als.py",
         description=__doc__.splitlines()[0],
@@ -236,7 +216,7 @@ def _options():
             ("--implicit", bool, False, None, "a rating is a sign, not a number of "
              "stars: above 0 a like, below 0 a dislike; no errors are reported"),
             ("--repeats", ["latest", "sum", "count", "mean"], None, None, "what "
-             "several rows of a user and item make; default: sum with --implicit, else latest"),
+             "rows of one user and item make; default: latest, or sum if implicit"),
             ("--half-life", _above_zero, None, "DAYS", "after which a row weighs "
              "half, with sum or count"),
             ("--max-rated", _count, None, "N", "use a user's latest N items only; what "
@@ -389,12 +369,11 @@ class Folder:
 
     def modified(self, name):
         """When a file was last written, or None where it is not."""
-        for file in (
+        there = (
             self._files.listStatus(self._as_path(self.path)) if self.exists() else ()
-        ):
-            if file.getPath().getName() == name:
-                return file.getModificationTime()
-        return None
+        )
+        times = {it.getPath().getName(): it.getModificationTime() for it in there}
+        return times.get(name)
 
     def length(self):
         """Bytes of all that is there or matches the pattern."""
@@ -514,21 +493,15 @@ class Work(Folder):
         return self.spark.read.parquet(before.of(name))
 
     def count(self, both, users, items):
-        """Count for the report, mostly from the footers of the files.
-
-        Raises
-        ------
-        JobError
-            If a part is empty, or with ``--implicit`` there is no like.
-        """
+        """Count for the report, mostly from the footers of the files."""
         parts = dict(both.groupBy("part").count().collect())
         counts = {"rows": self.read_json("run.json")["rows"]}
         counts |= {"ratings": sum(parts.values())}
         if self.args.ids:
-            of = [
-                sf.count_distinct(kind).alias(f"{kind}s") for kind in ("user", "item")
-            ]
-            counts |= both.agg(*of).head().asDict()
+            there = both.agg(
+                sf.count_distinct("user"), sf.count_distinct("item")
+            ).head()
+            counts |= dict(zip(("users", "items"), there, strict=True))
         else:
             counts |= {"users": users.count(), "items": items.count()}
         counts |= {part: parts.get(part, 0) for part in ("train", "test")}
@@ -562,19 +535,12 @@ class Work(Folder):
         A rename happens at once on a local disk and on HDFS. An object store copies
         file by file, and may die in between: so what has to be there is written down
         first, and files that are still here are moved one by one.
-
-        Raises
-        ------
-        JobError
-            If a file is lost.
         """
-        hidden = ("_work/", "_done/")
         wanted = self.plan.read_json("files")
         if wanted is None:
-            sizes = self.sizes()
-            wanted = {
-                name: sizes[name] for name in sizes if not name.startswith(hidden)
-            }
+            own = ("_work/", "_done/")
+            sizes = self.sizes().items()
+            wanted = {name: size for name, size in sizes if not name.startswith(own)}
             self.plan.write_json("files", wanted)
         for name in ("_work", "_done"):
             self.delete(name)
@@ -617,16 +583,6 @@ def only_run(lock):
 
     The file is written anew every `BEAT` seconds. A lock is taken over if its process,
     on this machine, is dead, or if nobody has written it for `PATIENCE` seconds.
-
-    Parameters
-    ----------
-    lock : Folder
-        For the file, as on a local disk no file may have a colon in its name.
-
-    Raises
-    ------
-    JobError
-        If another run lives.
     """
     machine = f"{socket.gethostname()} {uuid.getnode():x}"
     if lock.exists("owner") and _lives(lock, machine):
@@ -721,7 +677,7 @@ def read_ratings(spark, args):
         args.user_col: "user_id", args.item_col: "item_id",
         args.rating_col: "rating", args.time_col: "time",
     }  # fmt: skip
-    kind = "table" if args.table else args.format or format_of(args.ratings)
+    kind = kind_of(args)
     path = None if args.table else find(spark, args.ratings)
     reader = spark.read.options(
         columnNameOfCorruptRecord=UNREADABLE, encoding=args.encoding
@@ -761,8 +717,11 @@ def quoted(column):
     return "`" + column.replace("`", "``") + "`"
 
 
-def format_of(path):
-    """Tell the format by the extension, be the file compressed or not."""
+def kind_of(args):
+    """Tell the format, if need be by the extension, be the file compressed or not."""
+    if args.table or args.format:
+        return "table" if args.table else args.format
+    path = args.ratings
     stem, extension = os.path.splitext(path.rstrip("/").lower())
     if extension in COMPRESSED:
         extension = os.path.splitext(stem)[1]
@@ -775,21 +734,12 @@ def format_of(path):
 
 
 def find(spark, path):
-    """Find what a path, which may be a pattern, stands for.
-
-    Returns
-    -------
-    str
-        For Spark to read: with the brackets of a file that has such a name escaped.
-
-    Raises
-    ------
-    JobError
-        If there is no such file.
-    """
+    """Find what a path, which may be a pattern, stands for."""
     place = Folder(spark, path)
     if place.exists():
-        if place.path.startswith("file:") and ":" in os.path.basename(place.path):
+        name = os.path.basename(place.path)
+        is_file = place._files.getFileStatus(place._as_path(place.path)).isFile()
+        if is_file and place.path.startswith("file:") and ":" in name:
             raise JobError(
                 f"Hadoop reads no local file with a colon in its name: {place.path}"
             )
@@ -820,10 +770,7 @@ def csv_options(spark, path, args):
         )
         return right, len(fields)
 
-    sep = max(SEPARATORS, key=fit)
-    if sep != ",":
-        say(f"the columns are separated by {'tabs' if sep == chr(9) else sep}")
-    return given | {"sep": sep}
+    return given | {"sep": max(SEPARATORS, key=fit)}
 
 
 def read_csv(spark, path, args):
@@ -858,15 +805,13 @@ def check_quotes(spark, args):
 
     A line break within marks leaves two such lines, and either may have as many columns
     as a whole row. So may a row whose marks are written in another way.
-
-    Raises
-    ------
-    JobError
-        That says how many lines, and shows one.
     """
     path = find(spark, args.ratings)
-    mark, escape = re.escape(args.quote), re.escape(args.escape)
-    sep = re.escape(csv_options(spark, path, args)["sep"])
+    sep = csv_options(spark, path, args)["sep"]
+    say(f"the columns are separated by {sep!r}")
+    if not args.quote:
+        return
+    mark, escape, sep = (re.escape(it) for it in (args.quote, args.escape, sep))
     pair = mark * 2 if escape == mark else f"{escape}."
     field = f"{mark}(?:[^{mark}{escape}]++|{pair})*+{mark}"
     left = sf.regexp_replace("value", rf"(^\ufeff?|{sep}){field}(?={sep}|$)", "$1")
@@ -874,7 +819,7 @@ def check_quotes(spark, args):
     n, line = bad.agg(sf.count("*"), sf.min("value")).head()
     if n:
         raise JobError(
-            f"quotes do not pair up in {n:,} lines, for example {line[:SHOWN]}; "
+            f"quotes do not pair up in {n:,} line(s), for example {line[:SHOWN]}; "
             "Spark takes each line for a row, so write JSON lines or Parquet if there "
             'are line breaks within quotes; if quotes in quotes are written \\", say '
             "--escape '\\'; if quotes are part of the text, say --quote ''"
@@ -934,6 +879,20 @@ def as_number(ratings, name, args):
         number = sf.when(number.rlike(NUMBER), number)
     number = number.cast("double")
     return sf.when(sf.abs(number) <= (LARGEST if name == "rating" else 1.7e308), number)
+
+
+def checked_input(spark, args):
+    """Read the ratings, and look at every row."""
+    try:
+        raw = read_ratings(spark, args)
+        if kind_of(args) == "csv":
+            check_quotes(spark, args)
+        return raw, *check_ratings(raw, args)
+    except (PySparkException, Py4JJavaError) as error:
+        raise JobError(
+            f"cannot read {args.ratings or args.table}: {reason(error)}; look at "
+            "--format and --encoding, and at what else lies there"
+        ) from error
 
 
 def check_ratings(raw, args):
@@ -1064,16 +1023,9 @@ def clean(raw, args, newest=None):
 
 def half_life_of(newest, args):
     """Give the half-life in the unit of the times, which their size tells."""
-    scales = {
-        "seconds": 1.0,
-        "milliseconds": 1e3,
-        "microseconds": 1e6,
-        "nanoseconds": 1e9,
-    }
-    unit = min(
-        scales, key=lambda name: abs(math.log10(max(newest, 1) / scales[name]) - 9.2)
-    )
-    return args.half_life * 86_400 * scales[unit]
+    scales = (1.0, 1e3, 1e6, 1e9)  # seconds to nanoseconds; now is about 10**9.2 s
+    scale = min(scales, key=lambda it: abs(math.log10(max(newest, 1.0) / it) - 9.2))
+    return args.half_life * 86_400 * scale
 
 
 def number_ids(ratings, kind, before=None):
@@ -1122,12 +1074,6 @@ def add_place(rows, name):
 def add_numbers(ratings, users, items):
     """Join the ratings with the numbers of their ids."""
     return ratings.join(users, "user_id").join(items, "item_id")
-
-
-def add_ids(lists, users, items):
-    """Name users and items as the input does."""
-    named = lists.join(users, "user").join(items, "item")
-    return named.select("user_id", "item_id", "rank", "score", "source")
 
 
 def split_ratings(ratings, how, share, seed):
@@ -1255,23 +1201,7 @@ def add_baselines(test, ratings):
 
 
 def measure(model, training, test, args, keep=DataFrame.persist):
-    """Measure errors and lists on the test part, beside their baselines.
-
-    Parameters
-    ----------
-    model : ALSModel
-    training, test : DataFrame
-        Columns ``user``, ``item`` and ``rating``.
-    args : argparse.Namespace
-    keep : callable, optional
-        Keeps a table in memory.
-
-    Returns
-    -------
-    dict
-        ``test_not_scored``, ``rmse`` and ``ranking``; and ``paired``, how much better
-        ALS is than a baseline, as a mean over test users with an interval of 95 %.
-    """
+    """Measure errors and lists on the test part, beside their baselines."""
     errors, better = measure_errors(model, test, training, args)
     ranking, nearer = measure_ranking(model, test, training, args, keep)
     return errors | {"ranking": ranking, "paired": better | nearer}
@@ -1427,13 +1357,7 @@ def likes(ratings, args):
 
 
 def require(scores, rival):
-    """End the run unless ALS beats a rival by more than chance.
-
-    Raises
-    ------
-    NotBetterError
-        If the interval of the difference does not lie above 0.
-    """
+    """End the run unless ALS beats a rival by more than chance."""
     if rival:
         name = {"most_popular": "ndcg_above_most_popular",
                 "global_mean": "mse_below_global_mean"}[rival]  # fmt: skip
@@ -1471,8 +1395,8 @@ def rank_with_numpy(model, users, seen, n, keep):
     """Multiply blocks of users by all items, which the tasks map from one file.
 
     The driver and each machine need 4 bytes for every factor of every item; a task
-    needs 128 MB for its scores. What Spark sends must not name this module, which executors
-    do not have: so the functions stand within.
+    needs 128 MB for its scores. The functions stand within, as executors do not have
+    this module.
     """
     context, chunk, block_size = users.sparkSession.sparkContext, CHUNK, BLOCK
 
@@ -1546,23 +1470,7 @@ def rank_with_spark(model, users, seen, n, keep):
 
 
 def rank_popular(users, ratings, seen, n):
-    """Find the most popular items that users have not seen.
-
-    Parameters
-    ----------
-    users : DataFrame
-        Column ``user``, each once.
-    ratings : DataFrame
-        Column ``item``. Popular is what `ratings` has most often, then by number.
-    seen : DataFrame
-        Columns ``user`` and ``item``.
-    n : int
-
-    Returns
-    -------
-    DataFrame
-        Columns ``user``, ``item`` and ``rank`` from 1.
-    """
+    """Find the most popular items that users have not seen."""
     counts = ratings.groupBy("item").count().sort(sf.desc("count"), "item")
     order = add_place(counts, "place").select("item", "place")
     # So many places from the top hold n items that the user has not seen.
@@ -1578,7 +1486,7 @@ def rank_popular(users, ratings, seen, n):
     return ranked.where(sf.col("rank") <= n).select("user", "item", "rank")
 
 
-def fill_up(best, both, args):
+def fill_up(best, both, users, items, args):
     """Fill lists that are too short with the most popular items.
 
     Parameters
@@ -1587,13 +1495,15 @@ def fill_up(best, both, args):
         From `rank_items`.
     both : DataFrame
         All ratings; each user gets a list.
+    users, items : DataFrame
+        From `number_ids`.
     args : argparse.Namespace
 
     Returns
     -------
     DataFrame
-        Columns ``user``, ``item``, ``rank``, ``score`` and ``source``: als, or popular,
-        and then the score is null.
+        Columns ``user_id``, ``item_id``, ``rank``, ``score`` and ``source``: als, or
+        popular, and then the score is null.
     """
     have = best.groupBy("user").agg(sf.count("*").cast("int").alias("have"))
     short = both.select("user").distinct().join(have, "user", "left")
@@ -1608,28 +1518,12 @@ def fill_up(best, both, args):
     more = more.withColumns(
         {"score": sf.lit(None).cast("float"), "source": sf.lit("popular")}
     )
-    return best.union(more.select(columns))
+    named = best.union(more.select(columns)).join(users, "user").join(items, "item")
+    return named.select("user_id", "item_id", *columns[2:])
 
 
 def describe(lists, counts, args, before=None):
-    """Describe the lists that are published.
-
-    Parameters
-    ----------
-    lists : DataFrame
-        From `add_ids`.
-    counts : dict
-    args : argparse.Namespace
-    before : DataFrame, optional
-        Lists of an earlier run.
-
-    Returns
-    -------
-    dict
-        ``full_lists`` and ``popular_only``, shares of users; ``coverage``, the share of
-        the items that is in a list; and ``overlap``, for users with lists in both
-        runs, the mean share of a list that is in the earlier one.
-    """
+    """Describe the lists that are published."""
     is_als = sf.col("source") == "als"
     users = lists.groupBy("user_id").agg(
         sf.count("*").alias("n"), sf.count_if(is_als).alias("als")
@@ -1728,17 +1622,7 @@ def begin(work, args):
     spark, wanted = work.spark, wanted_result(work.spark, args)
     for name in ("users", "items", "recommendations"):
         work.old(name)
-    try:
-        raw = read_ratings(spark, args)
-        kind = args.ratings and (args.format or format_of(args.ratings))
-        if kind == "csv" and args.quote:
-            check_quotes(spark, args)
-        rows, newest = check_ratings(raw, args)
-    except (PySparkException, Py4JJavaError) as error:
-        raise JobError(
-            f"cannot read {args.ratings or args.table}: {reason(error)}; look at "
-            "--format and --encoding, and at what else lies there"
-        ) from error
+    _, rows, newest = checked_input(spark, args)
     if newest is None and args.repeats == "latest":
         say("no times, so of repeated ratings the highest counts")
     if args.lists == "numpy":
@@ -1746,9 +1630,7 @@ def begin(work, args):
     slots = spark.sparkContext.defaultParallelism
     blocks = args.blocks or 2 * slots
     if blocks % slots:
-        say(
-            f"{blocks} blocks on {slots} task slots leave some idle: a multiple is better"
-        )
+        say(f"{blocks} blocks leave some of {slots} task slots idle; give a multiple")
     work.write_json(
         "run.json", wanted | {"rows": rows, "newest": newest, "blocks": blocks}
     )
@@ -1770,21 +1652,7 @@ def check_executors(spark):
 
 
 def run(spark, args):
-    """Do all stages that are not done, then give the output its name.
-
-    Parameters
-    ----------
-    spark : SparkSession
-    args : argparse.Namespace
-        From `parse_arguments`.
-
-    Raises
-    ------
-    JobError
-        If the arguments, the ratings or the output folder are not right.
-    NotBetterError
-        If ALS does not beat what ``--must-beat`` names.
-    """
+    """Do all stages that are not done, then give the output its name."""
     if not hasattr(spark, "_jsc"):
         raise JobError("this needs classic Spark, not Spark Connect: use spark-submit")
     work = Work(spark, args)
@@ -1803,13 +1671,7 @@ def run(spark, args):
 
 
 def start_spark(args):
-    """Start Spark, or take the session that spark-submit has configured.
-
-    Raises
-    ------
-    JobError
-        If Spark does not start or is too old, or ``--master`` is in the wrong place.
-    """
+    """Start Spark, or take the session that spark-submit has configured."""
     builder, settings = SparkSession.builder.appName("train_als"), SETTINGS
     if "SPARK_REMOTE" in os.environ:
         raise JobError(
@@ -1838,20 +1700,7 @@ def start_spark(args):
 
 
 def main(argv=None, spark=None):
-    """Run the program.
-
-    Parameters
-    ----------
-    argv : list of str, optional
-        As `parse_arguments` takes it.
-    spark : SparkSession, optional
-        To run in; it is not stopped then.
-
-    Returns
-    -------
-    int
-        The exit status.
-    """
+    """Run the program."""
     args = parse_arguments(argv)
     own = None
     try:
