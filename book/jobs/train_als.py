@@ -51,7 +51,7 @@ def make_all(work, args):
     scores = work.json(
         "_work/scores", lambda: measure(model, training, test, args, keep)
     )
-    require(scores, args.must_beat)
+    require(scores, args.must_beat, work.of("_work/scores"))
     if not args.no_refit:
         model = work.model("model", lambda: train(both, args))
 
@@ -619,6 +619,7 @@ def _lives(lock, machine):
             return False
         except PermissionError:
             pass  # somebody else's process: it is there
+    say(f"looking for up to {PATIENCE:.0f} s whether the owner of {lock.path} lives")
     seen, start = lock.modified("owner"), time.monotonic()
     while time.monotonic() < start + PATIENCE:
         time.sleep(min(1.0, BEAT / 10))
@@ -1356,14 +1357,17 @@ def likes(ratings, args):
     return ratings.where(sf.col("rating") > 0) if args.implicit else ratings
 
 
-def require(scores, rival):
+def require(scores, rival, place):
     """End the run unless ALS beats a rival by more than chance."""
     if rival:
         name = {"most_popular": "ndcg_above_most_popular",
                 "global_mean": "mse_below_global_mean"}[rival]  # fmt: skip
         found = scores["paired"][name]
         if found["low"] is None or found["low"] <= 0:
-            raise NotBetterError(f"ALS does not beat {rival}: {name} is {found}")
+            raise NotBetterError(
+                f"ALS does not beat {rival}, so nothing is published: {name} is "
+                f"{found}; all scores are in {place}"
+            )
 
 
 def rank_items(model, users, seen, args, keep=DataFrame.persist):
