@@ -85,7 +85,6 @@ BEAT = 10.0  # seconds between signs of life of a run
 PATIENCE = 60.0  # seconds without one after which a run is taken for dead
 # What the job sets unless it is set already.
 SETTINGS = {
-    "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
     "spark.sql.legacy.parquet.nanosAsLong": "true",  # pandas writes such times
     "spark.sql.legacy.javaCharsets": "true",  # Windows-1252 and its like
 }
@@ -249,8 +248,8 @@ def _options():
         "the lists": [
             ("--top-n", _count, 10, "N", "items for each user"),
             ("--lists", ["numpy", "spark"], "numpy", None, "who multiplies: NumPy on "
-             "the executors, or Spark's recommendForUserSubset, which is slower and "
-             "needs no Python there"),
+             "the executors, or Spark's recommendForUserSubset, which needs no Python "
+             "there"),
         ],
     }  # fmt: skip
 
