@@ -94,7 +94,7 @@ def processes(monkeypatch):
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory):
-    """A million ratings in Parquet, and the report of a run without disturbance."""
+    """A million ratings in Parquet, and the result of a run without disturbance."""
     folder = tmp_path_factory.mktemp("undisturbed")
     environment = os.environ | {
         "PYSPARK_SUBMIT_ARGS": "--master local[2] --driver-memory 2g "
@@ -108,7 +108,11 @@ def generated(tmp_path_factory):
             [sys.executable, *program], env=environment, capture_output=True, text=True
         )
         assert run.returncode == 0, run.stderr
-    return ratings, json.loads((output / "report.json").read_text("utf-8"))
+    return ratings, output
+
+
+def report_in(output):
+    return json.loads((output / "report.json").read_text("utf-8"))
 
 
 def executors_in(commands):
@@ -126,7 +130,10 @@ def wait_until(condition, seconds, driver):
         time.sleep(0.1)
 
 
-def test_a_killed_worker_changes_nothing(generated, processes, tmp_path, monkeypatch):
+def test_a_killed_worker_and_a_killed_driver_change_nothing(
+    generated, processes, tmp_path, monkeypatch
+):
+    """The worker dies in the first fit, the driver in the second; another resumes."""
     signalled = []
 
     def note_and_kill(group, number, killpg=os.killpg):
@@ -134,29 +141,46 @@ def test_a_killed_worker_changes_nothing(generated, processes, tmp_path, monkeyp
         killpg(group, number)
 
     monkeypatch.setattr(os, "killpg", note_and_kill)
-    ratings, undisturbed = generated
+    ratings, there = generated
+    undisturbed = report_in(there)
     output, checkpoints = tmp_path / "out", tmp_path / "checkpoints"
     command = [str(TRAIN), "--ratings", str(ratings), "--output", str(output), *OPTIONS]
     command += ["--checkpoint-dir", str(checkpoints)]
     with local_cluster.LocalCluster(workers=2, memory="1500m") as cluster:
         driver = cluster.submit(command, QUICK)
-        wait_until(lambda: any(checkpoints.glob("*/rdd-*")), 150, driver)
+        wait_until(lambda: any(checkpoints.glob("*/*/rdd-*")), 150, driver)
         before = executors_in(processes())
         assert len(before) == 2
         cluster.kill_worker(0)
-        assert not (tmp_path / "out.part" / "model").exists(), "killed after training"
+        log = cluster.log_of("driver-0")
+        assert "tested_model: done" not in log, "killed after training"
         assert cluster.running() == ["master", "worker-1", "driver-0"]
         assert len(executors_in(processes()) & before) == 1
-        assert driver.wait(timeout=240) == 0, cluster.log_of("driver-0")
+        second = "train_als: model: started"
+        wait_until(lambda: second in cluster.log_of("driver-0"), 240, driver)
         assert local_cluster.LOST in cluster.log_of("driver-0")
+        os.killpg(driver.pid, signal.SIGKILL)
+        assert driver.wait(timeout=30) == -signal.SIGKILL
+        assert not output.exists()
+        command += ["--resume", "--compare", str(there)]
+        driver = cluster.submit(command, QUICK)
+        assert driver.wait(timeout=240) == 0, cluster.log_of("driver-1")
+        log = cluster.log_of("driver-1")
+        assert "tested_model: taken from the earlier run" in log
+        assert "train_als: model: done" in log
     # The numbers of the dead may belong to strangers by now.
     assert signalled.count(cluster.processes["worker-0"].pid) == 1
     assert driver.pid not in signalled
-    report = json.loads((output / "report.json").read_text("utf-8"))
+    assert not any(checkpoints.iterdir()), "a checkpoint is left"
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "checkpoints"}
+    report = report_in(output)
+    assert report["lists"]["overlap"]["users"] == N_USERS
+    # Scores that differ in their last digits may change places, or the tenth item.
+    assert report["lists"]["overlap"]["mean"] > 0.999
     assert report["counts"] == undisturbed["counts"]
     assert report["counts"]["rows"] == N_RATINGS
     assert report["test_not_scored"] == undisturbed["test_not_scored"]
-    for kind in ("rmse", "ranking"):
+    for kind in ("rmse", "ranking", "paired"):
         assert report[kind].keys() == undisturbed[kind].keys()
         for model, wanted in undisturbed[kind].items():
             assert report[kind][model] == pytest.approx(wanted, abs=1e-3), (kind, model)
