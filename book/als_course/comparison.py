@@ -758,7 +758,7 @@ def roof_share(rate, roof):
     """
     if not (rate >= 0 and roof > 0):
         raise ValueError(f"need rate >= 0 and roof > 0, got {rate} and {roof}")
-    share = 100 * rate / roof
+    share = 100 * float(rate / roof)
     return f"{share:.0f} %" + ": the roof is wrong" * (share > 100)
 
 

@@ -554,5 +554,8 @@ def test_a_share_above_the_roof_accuses_the_roof():
     assert comparison.roof_share(1, 1) == "100 %"
     assert comparison.roof_share(1.24, 1) == "124 %: the roof is wrong"
     assert comparison.roof_share(1.004, 1).endswith("wrong")
+    assert comparison.roof_share(np.float64(5), np.float64(4)) == (
+        "125 %: the roof is wrong"
+    )
     with pytest.raises(ValueError, match="roof > 0"):
         comparison.roof_share(1, 0)
