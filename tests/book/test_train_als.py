@@ -836,7 +836,6 @@ def test_a_second_run_into_one_output_is_refused(job, files, monkeypatch):
 @needs_spark
 @pytest.mark.parametrize("owner", ["dead here", "silent elsewhere", "cut off"])
 def test_the_lock_of_a_dead_run_is_taken_over(job, owner, monkeypatch):
-    monkeypatch.setattr(train_als, "BEAT", 0.2)
     monkeypatch.setattr(train_als, "PATIENCE", 600 if owner == "dead here" else 0.5)
     path = f"{job.output}.lock"
     lock = train_als.Folder(job.spark, path)
