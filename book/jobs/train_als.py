@@ -61,7 +61,8 @@ def make_all(work, args):
         "recommendations", lambda: fill_up(best, both, users, items, args)
     )
     before = work.old("recommendations")
-    described = {"spark": work.spark.version, "arguments": vars(args), "counts": counts}
+    told = {name: it for name, it in vars(args).items() if name not in UNTOLD}
+    described = {"spark": work.spark.version, "arguments": told, "counts": counts}
     described |= {**scores, "lists": describe(lists, counts, args, before)}
     work.json("report.json", lambda: described)
 
@@ -97,10 +98,9 @@ LOCAL = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
 }
-# Arguments that may differ when a run is resumed.
-FREE = {
-    "output", "resume", "master", "checkpoint_dir", "must_beat", "compare", "lists"
-}  # fmt: skip
+# Arguments that say nothing about the result, and those that may change on resume too.
+UNTOLD = {"output", "resume", "master", "checkpoint_dir"}
+FREE = UNTOLD | {"must_beat", "compare", "lists"}
 
 
 class JobError(Exception):
