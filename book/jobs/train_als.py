@@ -61,7 +61,8 @@ def make_all(work, args):
         "recommendations", lambda: fill_up(best, both, users, items, args)
     )
     before = work.old("recommendations")
-    described = {"spark": work.spark.version, "arguments": vars(args), "counts": counts}
+    told = {name: it for name, it in vars(args).items() if name not in UNTOLD}
+    described = {"spark": work.spark.version, "arguments": told, "counts": counts}
     described |= {**scores, "lists": describe(lists, counts, args, before)}
     work.json("report.json", lambda: described)
 
@@ -97,10 +98,9 @@ LOCAL = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
 }
-# Arguments that may differ when a run is resumed.
-FREE = {
-    "output", "resume", "master", "checkpoint_dir", "must_beat", "compare", "lists"
-}  # fmt: skip
+# Arguments that say nothing about the result, and those that may change on resume too.
+UNTOLD = {"output", "resume", "master", "checkpoint_dir"}
+FREE = UNTOLD | {"must_beat", "compare", "lists"}
 
 
 class JobError(Exception):
@@ -114,19 +114,19 @@ class NotBetterError(Exception):
 # -- the command line ----------------------------------------------------------------
 
 OUTPUT = """\
-the output folder gets its name when all of this is in it, then its file _SUCCESS:
-  report.json      counts; errors and lists beside baselines, with paired intervals
+the output folder gets its name when all of this is in it, then its _SUCCESS:
+  report.json      counts; errors and lists beside baselines, paired intervals
   users, items     Parquet: every id, as text, and the number that stands for it
-  split            Parquet: the ratings with numbers, part=train and part=test
+  split            Parquet: the ratings by numbers, part=train and part=test
   model            what ALSModel.load reads, fitted on both parts
-  recommendations  Parquet: user_id, item_id, rank, score, source; source is als, or
-                   popular where ALS knows too few items, and then score is null
+  recommendations  Parquet: user_id, item_id, rank, score, source: als, or
+                   popular where ALS knows too few items (and score is null)
 Until then the work lies in DIR.part. A stage of it is finished when its marker,
 written last, agrees with its files; --resume makes the others.
 
 exit status: 0, done; 2, the arguments, the ratings or the output folder are not
-right, and the message says what to do; 3, ALS does not beat what --must-beat names,
-and nothing is published; anything else, Spark or a machine failed.
+right, and the message says what to do; 3, ALS does not beat what --must-beat
+names, and nothing is published; anything else, Spark or a machine failed.
 """
 
 
@@ -1451,6 +1451,7 @@ def rank_with_numpy(model, users, seen, n, keep):
 def rank_with_spark(model, users, seen, n, keep):
     """Let Spark make lists long enough for what is left out of them.
 
+    Among items of equal score Spark chooses which are still in a list that it cuts.
     As a few users have rated very much, users are taken in groups, each with lists up
     to twice as long as those of the last.
     """
