@@ -148,7 +148,7 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(
     command += ["--checkpoint-dir", str(checkpoints)]
     with local_cluster.LocalCluster(workers=2, memory="1500m") as cluster:
         driver = cluster.submit(command, QUICK)
-        wait_until(lambda: any(checkpoints.glob("*/*/rdd-*")), 150, driver)
+        wait_until(lambda: any(checkpoints.glob("*/*/rdd-*")), 400, driver)
         before = executors_in(processes())
         assert len(before) == 2
         cluster.kill_worker(0)
@@ -157,14 +157,14 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(
         assert cluster.running() == ["master", "worker-1", "driver-0"]
         assert len(executors_in(processes()) & before) == 1
         second = "train_als: model: started"
-        wait_until(lambda: second in cluster.log_of("driver-0"), 240, driver)
+        wait_until(lambda: second in cluster.log_of("driver-0"), 600, driver)
         assert local_cluster.LOST in cluster.log_of("driver-0")
         os.killpg(driver.pid, signal.SIGKILL)
         assert driver.wait(timeout=30) == -signal.SIGKILL
         assert not output.exists()
         command += ["--resume", "--compare", str(there)]
         driver = cluster.submit(command, QUICK)
-        assert driver.wait(timeout=240) == 0, cluster.log_of("driver-1")
+        assert driver.wait(timeout=600) == 0, cluster.log_of("driver-1")
         log = cluster.log_of("driver-1")
         assert "tested_model: taken from the earlier run" in log
         assert "train_als: model: done" in log
