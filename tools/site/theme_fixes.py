@@ -86,11 +86,11 @@ CHANGES = [
     (r'<div class="output text_html">(?=\s*<div>)',
      '<div class="output text_html" tabindex="0" role="group" aria-label="table">'),
     # -- lighter: names, marks and spaces of code look like code without a span each
-    (r'<span class="[wnp]">([^<]*)</span>', r"\1"),
-    (r"<style scoped>.*?</style>\s*", ""),
     (r'(<dt class="sig .*?</dt>)',
      lambda m: re.sub(r'<span class="(?:pre|o|default_value|sig-paren)">([^<]*)</span>',
                       r"\1", m[1])),
+    (r'<span class="[wnp]">([^<]*)</span>', r"\1"),
+    (r"<style scoped>.*?</style>\s*", ""),
     # -- long cells can be folded and start open
     (r'<details class="admonition hide above-input long">',
      '<details class="admonition hide above-input long" open>'),
