@@ -17,6 +17,7 @@ NEEDED = {
     ("spark.py", "_jvm"): "as above",
     ("train_als.py", "_jvm"): "PySpark offers no file system, Hadoop's is in Java",
     ("train_als.py", "_jsc"): "as above: its configuration",
+    ("train_als.py", "_jdf"): "PySpark does not tell how large a table is",
     ("orientation.py", "_terms"): "Sphinx lists the terms of a glossary nowhere else",
 }
 
