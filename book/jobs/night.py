@@ -27,12 +27,12 @@ from als_course.spark import get_spark
 
 PATIENCE = 60.0  # seconds in which a service must take the new run
 FIRST_NIGHT = 330  # days of the generated year before the first night
-GENERATED = ["--rank", "5", "--reg-param", "0.05", "--blocks", "4"]
+GENERATED = ["--rank", "2", "--top-n", "20", "--blocks", "2", "--max-iter", "5"]
 
 
 def generate(path, nights):
     """Write the generated ratings of the days so far, one more each night."""
-    ratings = make_biased_ratings(1500, 600).ratings
+    ratings = make_biased_ratings(1000, 200).ratings
     day = (ratings.timestamp - pd.Timestamp("2024-01-01").timestamp()) // 86_400
     ratings[day < FIRST_NIGHT + nights].to_csv(path, index=False)
 

@@ -31,6 +31,7 @@ import numpy as np
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from threadpoolctl import threadpool_limits
@@ -628,6 +629,8 @@ async def read_body(request):
                     raise HTTPException(413, f"a body has at most {BODY} bytes")
     except TimeoutError as error:
         raise HTTPException(408, f"no body within {PATIENCE:.0f} s") from error
+    except ClientDisconnect as error:
+        raise HTTPException(400, "the body breaks off") from error
     try:
         asked = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -726,11 +729,10 @@ def main(argv=None):
         )
     names = ("runs", "approximate", "threads", "waiting", "poll")
     options = {name: getattr(args, name) for name in names}
-    os.environ[SETTINGS] = json.dumps(options)
+    os.environ[SETTINGS] = json.dumps(options)  # for the workers
     config = uvicorn.Config(
         "serve_als:app_of_worker",
         factory=True,
-        app_dir=str(Path(__file__).parent),
         host=args.host,
         port=args.port,
         workers=args.workers,
@@ -751,11 +753,10 @@ def main(argv=None):
         socket.listen(config.backlog)  # who comes while the application starts, waits
         address = socket.getsockname()
         print(f"serving at http://{address[0]}:{address[1]}", flush=True)
-        server = uvicorn.Server(config)
         if args.workers > 1:
-            Multiprocess(config, target=server.run, sockets=[socket]).run()
+            Multiprocess(config, sockets=[socket]).run()
         else:
-            server.run(sockets=[socket])
+            uvicorn.Server(config).run(sockets=[socket])
     except (RefusedError, OSError) as error:
         print(f"serve_als.py: error: {error}", file=sys.stderr)
         return 2
