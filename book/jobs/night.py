@@ -1,12 +1,13 @@
 """Train tonight's run, test it, publish it, and say how its lists differ.
 
-    python night.py WORK --ratings ratings.csv -- --implicit --alpha 5 ...
+    python night.py WORK --ratings ratings.csv --implicit --alpha 5 ...
     python night.py WORK --generated
 
 WORK keeps what train_als.py writes in ``results`` and what serve_als.py reads in
-``runs``. What stands after -- goes to train_als.py. Ids keep the numbers that they had
-last night, so that the same seed begins at the same place. Nothing is published unless
-the lists beat the most popular items; then last night's run goes on answering.
+``runs``. Arguments that are not its own go to train_als.py. Ids keep the numbers that
+they had last night, so that the same seed begins at the same place. Nothing is
+published unless the lists beat the most popular items; then last night's run goes on
+answering.
 """
 
 import argparse
@@ -141,7 +142,10 @@ def night(work, ratings, options, service=None, keep=7, spark=None):
 def main(argv=None, spark=None):
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        prog="night.py", description=__doc__.splitlines()[0]
+        prog="night.py",
+        description=__doc__.splitlines()[0],
+        epilog="Other arguments go to train_als.py, which see.",
+        allow_abbrev=False,
     )
     parser.add_argument("work", metavar="WORK", type=Path, help="results and runs")
     source = parser.add_mutually_exclusive_group(required=True)
@@ -155,13 +159,10 @@ def main(argv=None, spark=None):
     parser.add_argument(
         "--keep", type=int, default=7, metavar="N", help="nights that stay (default: 7)"
     )
-    parser.add_argument(
-        "options", nargs="*", help="after --: arguments of train_als.py"
-    )
-    args = parser.parse_args(argv)
+    args, options = parser.parse_known_args(argv)
     if args.keep < 1:
         parser.error("--keep must be at least 1")
-    options = [*(GENERATED if args.generated else []), *args.options]
+    options = [*(GENERATED if args.generated else []), *options]
     return night(args.work, args.ratings, options, args.service, args.keep, spark)
 
 

@@ -391,14 +391,30 @@ def measure_hand_over(fitted, n=10):
             | {name: float(values.mean()) for name, values in ndcg.items()}
             | {"low": float(gap.low), "high": float(gap.high)}
         )
+    return {"likes": choose(tried), "measured": bool(tried), "tried": tried}
+
+
+def choose(tried):
+    """Take the first number of ratings from which on the fold-in is told to be ahead.
+
+    Parameters
+    ----------
+    tried : list of dict
+        As `measure_hand_over` returns, in ascending order.
+
+    Returns
+    -------
+    int
+        One more than the largest tried if that one is not told to be ahead.
+    """
     if not tried:
-        return unknown
+        return UNMEASURED
     likes = tried[-1]["likes"] + 1
     for row in reversed(tried):
         if not row["low"] > 0:
             break
         likes = row["likes"]
-    return {"likes": likes, "measured": True, "tried": tried}
+    return likes
 
 
 def refit(fitted, ratings):

@@ -552,7 +552,7 @@ def running(runs, *options):
 @pytest.mark.skipif(
     sys.platform == "win32", reason="Windows has no SIGTERM to wait for"
 )
-def test_under_load_no_answer_is_lost_or_mixed(runs, table):
+def test_under_load_no_answer_is_lost_or_mixed(runs, capfd):
     good, next_one = names(runs)
     bad = shutil.copytree(runs / next_one, runs / "20990101T000000-00000000")
     small_runs.replace(bad, "run.json", lambda told: told | {"run": bad.name})
@@ -611,6 +611,7 @@ def test_under_load_no_answer_is_lost_or_mixed(runs, table):
         assert said.startswith(b"HTTP/1.1 200 OK")
         assert json.loads(said.split(b"\r\n\r\n")[1])["run"] == next_one
         program.process.wait(20)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_asked_for_help_it_says_how_to_ask(capsys):
