@@ -25,6 +25,8 @@
     "book/als-dialects": ["implicit library", "cheat sheet", "compare libraries", "lenskit", "weighted lambda"],
     "book/when-to-use-als": ["when to use", "alternatives", "neural", "deep learning", "two tower", "bpr",
       "limitations"],
+    "book/serving": ["serving", "serve", "deploy", "deployment", "production", "api service", "nearest neighbours",
+      "ann", "latency", "top k"],
     "book/museum": ["mistakes", "pitfalls", "bugs", "wrong", "debugging", "debug", "troubleshooting"],
     "book/teaching": ["teach", "teaching", "course", "class", "students", "grading", "syllabus"],
     "book/capstone": ["project", "own data", "capstone"],

@@ -230,7 +230,7 @@ OPTIONS += ["--alpha", "5", "--reg-param", "0.05", "--blocks", "2"]
 
 @needs_spark
 def test_two_nights_are_trained_tested_published_and_compared(spark, tmp_path, capsys):
-    table = small_runs.likes(n_users=200, n_items=60, seed=6)
+    table = small_runs.likes(200, 120, seed=6, taste=60)
     ratings, work = tmp_path / "ratings.csv", tmp_path / "work"
     argv = [str(work), "--ratings", str(ratings), "--keep", "1", *OPTIONS]
 

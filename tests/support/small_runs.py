@@ -16,14 +16,14 @@ def report(low=0.1):
     return {"paired": {"ndcg_above_most_popular": gap}}
 
 
-def likes(n_users=120, n_items=90, seed=0):
-    """Likes of users who mostly keep to one of three kinds of items."""
+def likes(n_users=120, n_items=90, seed=0, taste=8):
+    """Likes of users who keep to one of three kinds of items, `taste` to 1."""
     rng = np.random.default_rng(seed)
     kind = np.arange(n_items) % 3
     fame = rng.pareto(1.5, n_items) + 0.2
     rows = []
     for user in range(n_users):
-        weight = fame * np.where(kind == user % 3, 8, 1)
+        weight = fame * np.where(kind == user % 3, taste, 1)
         n = rng.integers(4, 20)
         chosen = rng.choice(n_items, n, replace=False, p=weight / weight.sum())
         start = rng.integers(1000)
