@@ -27,6 +27,8 @@
       "limitations"],
     "book/serving": ["serving", "serve", "deploy", "deployment", "production", "api service", "nearest neighbours",
       "ann", "latency", "top k"],
+    "book/nightly-loop": ["nightly", "retrain", "refit", "new users", "fold in", "a b test", "interleaving", "peeking",
+      "churn", "feedback loop", "staleness", "kubernetes", "cron"],
     "book/museum": ["mistakes", "pitfalls", "bugs", "wrong", "debugging", "debug", "troubleshooting"],
     "book/teaching": ["teach", "teaching", "course", "class", "students", "grading", "syllabus"],
     "book/capstone": ["project", "own data", "capstone"],

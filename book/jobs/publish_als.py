@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import csr_array
 
 from als_course.als import SINGULAR, ExplicitALS, Formula, ImplicitALS, half_step
@@ -174,7 +175,9 @@ def from_job(result, spark=None):
     spark = spark or get_spark("publish_als")
 
     def table(name):
-        return spark.read.parquet((result / name).resolve().as_uri()).toPandas()
+        # Not by toPandas, which warns where PyArrow is not installed.
+        rows = spark.read.parquet((result / name).resolve().as_uri())
+        return pd.DataFrame.from_records(rows.collect(), columns=rows.columns)
 
     users, items = (table(name).sort_values(name[:-1]) for name in ("users", "items"))
     rows = table("split").sort_values(["user", "item"])

@@ -256,7 +256,8 @@ def test_two_nights_are_trained_tested_published_and_compared(spark, tmp_path, c
     made = spark.read.parquet(
         str(work / "results" / "20260102T010000" / "recommendations")
     )
-    made = made.toPandas().sort_values("rank").groupby("user_id").item_id.agg(list)
+    made = pd.DataFrame.from_records(made.collect(), columns=made.columns)
+    made = made.sort_values("rank").groupby("user_id").item_id.agg(list)
     assert len(made) == 200
     told = {
         name: [row["item"] for row in run.recommend(name, 10)["items"]]
