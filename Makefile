@@ -18,13 +18,13 @@ endif
 export
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test mutants lab outputs outputs-everywhere classroom grade offline-kit bench clean
+.PHONY: help book pdf test mutants lab outputs outputs-everywhere classroom grade offline-kit night bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 21
 
 # The set-up asks again once it has the lock: another may have done it in the meantime.
-$(VENV)/installed: requirements.txt pyproject.toml
+$(VENV)/installed: requirements.txt requirements-serve.txt pyproject.toml
 ifndef IS_LOCKED
 	@$(LOCK) requirements.txt $(MAKE) --no-print-directory IS_LOCKED=1 $@
 else
@@ -33,7 +33,7 @@ else
 	test ! -e $(VENV)/unfinished || rm -r $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	touch $(VENV)/unfinished
-	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet -r requirements.txt -r requirements-serve.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	rm $(VENV)/unfinished
 	mkdir -p $(VENV)/share/jupyter/lab/settings
@@ -86,6 +86,9 @@ grade: $(VENV)/installed  ## mark a folder of notebooks: make grade SUBMISSIONS=
 
 offline-kit: book classroom  ## pack all that a room without a network needs into one folder
 	$(LOCK) _build/.lock $(BIN)/python -m tools.classroom kit
+
+night: $(VENV)/installed  ## train, test and publish a run of generated ratings, and compare its lists
+	$(BIN)/python book/jobs/night.py _build/night --generated
 
 bench: $(VENV)/installed  ## time ALS beside NumPy, implicit, cmfrec and Spark; five minutes of a quiet machine
 	$(BIN)/python -m pip install --quiet -r tests/benchmarks/requirements.txt

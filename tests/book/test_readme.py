@@ -106,11 +106,13 @@ def test_commands_for_own_ratings_tell_what_they_take(line):
     assert run.returncode == 0, run.stderr
     program = next(Path(word).name for word in words if word.endswith(".py"))
     assert run.stdout.startswith(f"usage: {program} ")
-    assert ("--ratings PATH" in run.stdout) == (program == "train_als.py")
+    takes_ratings = program in ("train_als.py", "night.py")
+    assert ("--ratings PATH" in run.stdout) == takes_ratings
 
 
-def test_every_requirement_is_pinned_and_every_named_one_has_a_reason():
-    text = (chapters.ROOT / "requirements.txt").read_text("utf-8")
+@pytest.mark.parametrize("file", ["requirements.txt", "requirements-serve.txt"])
+def test_every_requirement_is_pinned_and_every_named_one_has_a_reason(file):
+    text = (chapters.ROOT / file).read_text("utf-8")
     named, pulled_in = text.split("# -- what those pull in")
     lines = [li for li in named.splitlines() if li and not li.startswith("#")]
     for line in lines:
@@ -119,8 +121,23 @@ def test_every_requirement_is_pinned_and_every_named_one_has_a_reason():
         assert re.fullmatch(r"[a-z0-9_.-]+==[^\s;]+( ; .+)?", line), line
 
 
-def test_nothing_that_is_installed_with_the_requirements_is_left_unpinned():
-    text = (chapters.ROOT / "requirements.txt").read_text("utf-8")
+def test_what_serves_has_the_pins_of_the_course():
+    course, service = (
+        set(
+            re.findall(
+                r"^([a-z0-9-]+)==(\S+)", (chapters.ROOT / name).read_text(), re.M
+            )
+        )
+        for name in ("requirements.txt", "requirements-serve.txt")
+    )
+    named = {package for package, _ in course}
+    assert {pin for pin in service if pin[0] in named} <= course
+    assert {"starlette", "uvicorn"} <= {package for package, _ in service}
+
+
+@pytest.mark.parametrize("file", ["requirements.txt", "requirements-serve.txt"])
+def test_nothing_that_is_installed_with_the_requirements_is_left_unpinned(file):
+    text = (chapters.ROOT / file).read_text("utf-8")
     lines = [line.split("#")[0].strip() for line in text.splitlines()]
     pinned = [Requirement(line) for line in lines if line]
     names = {canonicalize_name(requirement.name) for requirement in pinned}
@@ -148,7 +165,8 @@ def test_every_extension_fits_this_jupyterlab():
 def test_binder_gets_what_the_other_machines_get():
     folder = chapters.ROOT / ".binder"
     read = {path.name: path.read_text("utf-8").strip() for path in folder.iterdir()}
-    assert read["requirements.txt"] == "-r ../requirements.txt"
+    both = "-r ../requirements.txt\n-r ../requirements-serve.txt"
+    assert read["requirements.txt"] == both
     assert read["apt.txt"] in (chapters.ROOT / ".ci" / "run").read_text("utf-8")
     assert os.access(folder / "postBuild", os.X_OK)
     first = json.loads(read["overrides.json"])[

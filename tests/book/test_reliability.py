@@ -222,7 +222,13 @@ esac
 @pytest.fixture
 def checkout(tmp_path):
     """A checkout whose Python is a stand-in that takes its time to install."""
-    for name in ("Makefile", "requirements.txt", "pyproject.toml", "tools/lock.py"):
+    for name in (
+        "Makefile",
+        "requirements.txt",
+        "requirements-serve.txt",
+        "pyproject.toml",
+        "tools/lock.py",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(chapters.ROOT / name, tmp_path / name)
     shutil.copytree(chapters.ROOT / ".binder", tmp_path / ".binder")
