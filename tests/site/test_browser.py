@@ -630,7 +630,7 @@ def test_a_quiz_is_a_plain_list_without_scripts(chromium):
         context.close()
 
 
-# -- the lens over the first page's matrix ----------------------------------------------
+# -- the lens over the first page's matrix ---------------------------------------------
 
 
 def test_a_lens_reads_how_much_of_a_block_is_filled(page):
