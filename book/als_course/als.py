@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import ThreadpoolController
 
-from als_course.baselines import DampedBiases
+from als_course.baselines import DampedBiases, residuals
 from als_course.checks import check_amount, check_count
 from als_course.metrics import top_k
 from als_course.recommender import FactorRecommender, check_ratings
@@ -123,13 +123,10 @@ class _Side(NamedTuple):
 class _AlternatingLeastSquares(FactorRecommender):
     """What both models share; a base class, not a model.
 
-    A subclass has a `formula`, and `biases` if these come off the ratings first.
+    A subclass has a `formula`.
     """
 
-    biases = False
-
-    def __post_init__(self):
-        """Check the parameters."""
+    def _check_settings(self):
         check_count(self.n_factors, "n_factors")
         check_count(self.n_iterations, "n_iterations")
         check_amount(self.regularization, "regularization")
@@ -171,10 +168,10 @@ class _AlternatingLeastSquares(FactorRecommender):
         .. [1] N. Halko, P.-G. Martinsson, J. A. Tropp, "Finding structure with
            randomness", SIAM Review 53(2), 2011, section 1.6.
         """
+        self._check_settings()
         ratings = check_ratings(ratings, dtype=self.dtype)
         solve = self._load_engine(ratings)
-        self._offset = DampedBiases().fit(ratings) if self.biases else None
-        by_user = self._residuals(ratings)
+        by_user, taken_off = self._targets(ratings)
         users, items = self._side(by_user), self._side(by_user.T.tocsr())
         if not users.counts.any():
             raise ValueError("no rating is above 0, so there is no like to learn from")
@@ -196,6 +193,7 @@ class _AlternatingLeastSquares(FactorRecommender):
         self._older_item_factors = older  # those that the users were solved with
         self.history_ = np.array(history)
         self._remember(ratings, users.counts, items.counts)
+        vars(self).update(taken_off)
         return self
 
     def fold_in(self, ratings_row):
@@ -227,7 +225,7 @@ class _AlternatingLeastSquares(FactorRecommender):
                 f"ratings_row has shape {row.shape}, must be (1, {self.n_items_}): "
                 "one user, and the items that the model was fitted on"
             )
-        side = self._side(self._residuals(row))
+        side = self._side(self._targets_of_new(row))
         return self._solve(side, self.item_factors_, "user", half_step)[0][0]
 
     def _load_engine(self, ratings):
@@ -249,9 +247,13 @@ class _AlternatingLeastSquares(FactorRecommender):
         self.engine_ = "numba"
         return kernels.half_step
 
-    def _residuals(self, ratings):
-        """Return what the factors are fitted on: ratings, or what biases leave."""
-        return self._offset.residuals(ratings) if self.biases else ratings
+    def _targets(self, ratings):
+        """Return what the factors are fitted on, and what is added to predictions."""
+        return ratings, {}
+
+    def _targets_of_new(self, ratings):
+        """Return the same for a user who was not there in training."""
+        return ratings
 
     def _side(self, ratings):
         """Count what asks for factors in each row, and weigh its penalty."""
@@ -406,28 +408,38 @@ class ExplicitALS(_AlternatingLeastSquares):
 
     formula = Formula(hole=0.0, alpha=0.0, base=1.0)
 
-    def _remember(self, ratings, user_counts, item_counts):
-        super()._remember(ratings, user_counts, item_counts)
-        self.mean_ = float(np.mean(ratings.data, dtype=np.float64))
-        self.user_biases_, self.item_biases_ = map(np.zeros, ratings.shape)
+    def _targets(self, ratings):
         if self.biases:
-            self.user_biases_ = self._offset.user_biases_
-            self.item_biases_ = self._offset.item_biases_
+            fitted = DampedBiases().fit(ratings)
+            names = "mean_", "user_biases_", "item_biases_"
+            return fitted.residuals(ratings), {n: getattr(fitted, n) for n in names}
+        mean = float(np.mean(ratings.data, dtype=np.float64))
+        of_users, of_items = map(np.zeros, ratings.shape)
+        none = {"mean_": mean, "user_biases_": of_users, "item_biases_": of_items}
+        return ratings, none
+
+    def _targets_of_new(self, ratings):
+        if not self.biases:
+            return ratings
+        return residuals(ratings, self.mean_, self.item_biases_, DampedBiases.damping)
 
     def _score(self, users, items):
-        return self._add_offset(super()._score(users, items), users, items)
-
-    def _score_all(self, users):
-        items = np.arange(self.n_items_)
-        return self._add_offset(super()._score_all(users), users[:, None], items)
-
-    def _add_offset(self, products, users, items):
-        """Add the biases; without them, the mean stands in for the unknown."""
+        products = super()._score(users, items)
         if self.biases:
-            biases = self.mean_ + self.user_biases_[users] + self.item_biases_[items]
-            return products + biases
+            return products + (
+                self.mean_ + self.user_biases_[users] + self.item_biases_[items]
+            )
         known = self.known_users_[users] & self.known_items_[items]
         return np.where(known, products, self.mean_)
+
+    def _score_all(self, users):
+        scores = super()._score_all(users)
+        if self.biases:
+            scores += self.mean_ + self.user_biases_[users, None] + self.item_biases_
+        else:
+            scores[:, ~self.known_items_] = self.mean_
+            scores[~self.known_users_[users]] = self.mean_
+        return scores
 
 
 @dataclass(eq=False)
@@ -507,9 +519,8 @@ class ImplicitALS(_AlternatingLeastSquares):
     engine: str = "auto"
     dtype: str = "float64"
 
-    def __post_init__(self):
-        """Check the parameters."""
-        super().__post_init__()
+    def _check_settings(self):
+        super()._check_settings()
         check_amount(self.alpha, "alpha", positive=True)
         if self.confidence not in ("alpha*r", "1+alpha*r"):
             raise ValueError(
@@ -553,11 +564,12 @@ class ImplicitALS(_AlternatingLeastSquares):
         Raises
         ------
         NotFittedError, ValueError
-            Before `fit`; if the user or item is unknown or `n` is below 1.
+            Before `fit`; if the user or item is unknown or `n` is below 1, or the
+            model was saved without its ratings.
         """
         user = self._check_user(user)
         item = self._check_item(item)
-        row = self._ratings[[user]]
+        row = self._rated([user])
         Y, formula = self._older_item_factors, self.formula
         F, (c, p) = Y[row.indices], formula(row.data)
         holes, penalty = formula.hole * (Y.T @ Y), self._side(row).penalties[0]

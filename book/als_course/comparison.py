@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import sparse, stats
 
 from als_course.datasets import ratings_matrix
+from als_course.datasets.matrix import sorted_ids
 from als_course.metrics import (
     Interval,
     bootstrap_interval,
@@ -764,8 +765,8 @@ def roof_share(rate, roof):
 
 def _on_shared_axes(train, test):
     """Make the training matrix, with room for everything in train or test."""
-    users = np.union1d(train.user_id, test.user_id)
-    items = np.union1d(train.item_id, test.item_id)
+    users = sorted_ids(train.user_id, test.user_id)
+    items = sorted_ids(train.item_id, test.item_id)
     return ratings_matrix(train, users, items)
 
 
