@@ -294,6 +294,27 @@ def test_code_passes_the_linter(name):
     lint(code, rules)
 
 
+def test_cells_that_readers_see_need_no_name_of_a_removed_cell(tmp_path):
+    """Whoever copies a page's cells in their order can run them."""
+    for name in NOTEBOOKS:
+        cells = chapters.code_cells(chapters.read(name))
+        seen = [c.source for c in cells if "remove-cell" not in chapters.tags(c)]
+        (tmp_path / f"{name}.py").write_text("\n\n".join(seen) + "\n", "utf-8")
+    (tmp_path / "known.py").write_text("print(late)\nlate = 1\n")
+    options = ["--isolated", "--select=F821", "--output-format=concise"]
+    run = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", *options, "."],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+    )
+    found = re.findall(r"^(\S+?)\.py:.*F821 (.*)$", run.stdout, re.M)
+    assert ("known", "Undefined name `late`") in found  # the linter minds the order
+    # Both are to be mended, and then taken off this list.
+    left = {"known", "spark-als", "post-mortem"}
+    assert [line for line in found if line[0] not in left] == []
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_code_seeds_every_random_choice(name):
     code = "\n".join(c.source for c in chapters.code_cells(chapters.read(name)))
