@@ -13,6 +13,12 @@ NOTEBOOKS = chapters.notebooks()
 TEACHING = chapters.teaching_chapters()
 ROLES = r"\{(?:ref|numref|eq|doc|prf:ref)\}`(?:[^`<]*<)?([^`>]+)>?`"
 
+GREEK = (
+    r"\\(?:(?:var)?(?:epsilon|theta|rho|sigma|phi)|alpha|beta|gamma|delta|zeta|eta|iota|"
+    r"kappa|lambda|mu|nu|xi|pi|tau|chi|psi|omega|Gamma|Delta|Theta|Lambda|Sigma|Phi|Psi|"
+    r"Omega|ell)\b"
+)
+
 
 def prose(markdown: str) -> str:
     """What a reader reads: no code, formulas, directive options, roles or links."""
@@ -240,6 +246,45 @@ def test_every_term_is_in_the_glossary(name):
     used = re.findall(r"\{term\}`(?:[^`<]*<)?([^`>]+)>?`", source(name))
     known = {m.lower() for m in re.findall(r"^(\S.*)$", glossary, flags=re.M)}
     assert {u.strip().lower() for u in used} <= known
+
+
+def formulas(text: str) -> list[str]:
+    """The formulas of a text, those in programs left out."""
+    text = re.sub(r"^(`{3,})(?!\{)\w*\n.*?^\1", "", text, flags=re.M | re.S)
+    found = re.findall(r"\$\$(.+?)\$\$|(?<![\\$])\$([^$\n]+?)\$", text, flags=re.S)
+    return [display or inline for display, inline in found]
+
+
+def symbols(formula: str) -> set[str]:
+    """Letters of a formula, Greek ones too; words and what is done to them are none."""
+    formula = re.sub(r"\\(text|mathrm|operatorname|begin|end)\*?\{[^}]*\}", " ", formula)
+    found = re.findall(r"\\[A-Za-z]+|[A-Za-z]", formula)
+    return {s for s in found if len(s) == 1 or re.fullmatch(GREEK, s)}
+
+
+def symbols_of_one_page(name: str) -> set[str]:
+    """Letters that the page of notation explains for this page alone."""
+    rows = re.findall(r"^\| (.+?) \|.*\| (.+?) \|$", source("notation"), flags=re.M)
+    own = [symbol for symbol, pages in rows if f"{{ref}}`{name}`" in pages]
+    return set().union(*(symbols(f) for symbol in own for f in formulas(symbol)))
+
+
+@pytest.mark.parametrize("name", chapters.pages())
+def test_every_symbol_of_a_formula_stands_on_the_page_of_notation(name):
+    general, _ = source("notation").split("## Letters of one page")
+    known = set().union(*map(symbols, formulas(general))) | symbols_of_one_page(name)
+    used = set().union(*(symbols(f) for t in markdown_cells(name) for f in formulas(t)))
+    if name != "notation":  # which has them all
+        assert used <= known, f"explain on the page of notation: {used - known}"
+
+
+def test_symbols_are_the_letters_that_mean_something():
+    text = r"Both $\hat r_{ui} = \sum_f x_f$ and\n\n$$\lambda \text{ of } n$$ `$z$`."
+    text += "\n\n```python\nprice = '$y$'\n```"
+    assert set().union(*map(symbols, formulas(text.replace("`$z$`", "")))) == {
+        *("r", "u", "i", "f", "x", "n"),
+        "\\lambda",
+    }
 
 
 @pytest.mark.parametrize("name", chapters.pages())
