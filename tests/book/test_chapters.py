@@ -287,6 +287,13 @@ def test_symbols_are_the_letters_that_mean_something():
     }
 
 
+@pytest.mark.parametrize("name", TEACHING)
+def test_every_chapter_with_scores_says_what_they_mean(name):
+    code = "\n".join(c.source for c in chapters.code_cells(chapters.read(name)))
+    if re.search(r"(rating|ranking)_table\(|ranking_scores\(|metrics\.rmse\(", code):
+        assert f"{{ref}}`{name}`" in source("protocols"), "give it a line there"
+
+
 @pytest.mark.parametrize("name", chapters.pages())
 def test_prose_quotes_no_measured_number(name):
     texts = [prose(text) for text in markdown_cells(name)]
