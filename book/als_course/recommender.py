@@ -10,11 +10,11 @@ most popular items as a list. `Recommender.count_unknown` tells how often that w
 import json
 import os
 import zipfile
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 from scipy import sparse
-from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from als_course.checks import check_csr
@@ -84,15 +84,13 @@ def check_ratings(ratings, allow_empty=False, dtype="float64"):
     return checked
 
 
-class Recommender(BaseEstimator):
+class Recommender:
     """What every model of the course can do; a base class, not a model.
 
     A subclass defines ``_fit(ratings)`` and ``_score(users, items)`` for int arrays
     that broadcast against each other. One that ranks the items alike for everybody
-    says ``personal = False``; it needs no rule for users whom it has not seen. One with
-    parameters checks them in ``_check_settings()``.
-
-    `get_params`, `set_params` and ``sklearn.base.clone`` are those of scikit-learn.
+    says ``personal = False``; it needs no rule for users whom it has not seen. It is a
+    dataclass whose fields are its parameters, and checks them in ``_check_settings()``.
 
     Attributes
     ----------
@@ -135,6 +133,42 @@ class Recommender(BaseEstimator):
         self._fit(ratings)
         by_item = np.bincount(ratings.indices, minlength=ratings.shape[1])
         self._remember(ratings, np.diff(ratings.indptr), by_item)
+        return self
+
+    def get_params(self, deep=True):
+        """Return the parameters, so that scikit-learn's ``clone`` can copy the model.
+
+        Parameters
+        ----------
+        deep : bool
+            Makes no difference, as no parameter is a model.
+
+        Returns
+        -------
+        dict of str to object
+        """
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def set_params(self, **params):
+        """Change parameters, which `fit` checks.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter.
+        """
+        known = self.get_params()
+        for name, value in params.items():
+            if name not in known:
+                raise ValueError(
+                    f"Invalid parameter {name!r} for {type(self).__name__}; it has "
+                    f"{', '.join(known) or 'none'}"
+                )
+            setattr(self, name, value)
         return self
 
     def predict(self, users, items):
@@ -270,7 +304,7 @@ class Recommender(BaseEstimator):
         [0, 1]
         """
         self._check_fitted()
-        settings = self.get_params(deep=False)
+        settings = self.get_params()
         try:
             header = json.dumps([FORMAT, type(self).__name__, settings], default=_plain)
         except TypeError as error:

@@ -257,7 +257,8 @@ def formulas(text: str) -> list[str]:
 
 def symbols(formula: str) -> set[str]:
     """Letters of a formula, Greek ones too; words and what is done to them are none."""
-    formula = re.sub(r"\\(text|mathrm|operatorname|begin|end)\*?\{[^}]*\}", " ", formula)
+    words = r"\\(?:text|mathrm|operatorname|begin|end)\*?\{[^}]*\}"
+    formula = re.sub(words, " ", formula)
     found = re.findall(r"\\[A-Za-z]+|[A-Za-z]", formula)
     return {s for s in found if len(s) == 1 or re.fullmatch(GREEK, s)}
 
