@@ -42,6 +42,10 @@ class Namespace:
             for cell in setup:
                 self._run(cell)
         plt.close("all")
+        for model in self.names.values():
+            own = isinstance(model, type) and model.__module__ == "__main__"
+            if own and hasattr(model, "fit"):
+                model.fit = remembered(model.fit)
         self.clean = dict(self.names)
         self.given = None
 
@@ -99,13 +103,15 @@ def remembered(fit):
     seen = {}
 
     @functools.wraps(fit)
-    def fit_once(self, ratings, start=None):
-        key = joblib.hash((type(self).__name__, vars(self), ratings, start))
+    def fit_once(self, *args, **options):
+        key = joblib.hash((type(self).__name__, vars(self), args, options))
         if key not in seen:
-            fit(self, ratings, start)
-            seen[key] = deepcopy(vars(self))
-        else:
-            vars(self).update(deepcopy(seen[key]))
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                fit(self, *args, **options)
+            seen[key] = deepcopy(vars(self)), printed.getvalue()
+        learnt, said = seen[key]
+        vars(self).update(deepcopy(learnt))
+        print(said, end="")
         return self
 
     return fit_once
