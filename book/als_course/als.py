@@ -4,112 +4,29 @@
 with the items held fixed, then every item with the users held fixed. Each is an
 exact least-squares problem, so the objective never rises.
 
-What a model asks of a rating is a `Formula`, three numbers; with it `normal_equation`
-is the system of one user or item, in both models. Two engines solve all of them:
-NumPy, in `half_step`, one row after the other, and Numba, in ``als_course.kernels``,
-compiled and on all threads.
+Two engines solve the rows of a half-step: NumPy, in ``als_course.half_step``, one after
+the other, and Numba, in ``als_course.kernels``, compiled and on all threads.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg.lapack import dposv, sposv
 from scipy.sparse import csr_array
 from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import ThreadpoolController
 
 from als_course.baselines import DampedBiases, residuals
 from als_course.checks import check_amount, check_count
+from als_course.half_step import SINGULAR, SOLVERS, Formula, half_step, normal_equation
 from als_course.metrics import top_k
 from als_course.recommender import FactorRecommender, check_ratings
 
-__all__ = ["ExplicitALS", "Formula", "ImplicitALS", "half_step", "normal_equation"]
+__all__ = ["ExplicitALS", "ImplicitALS"]
 
 BLAS = ThreadpoolController()  # once, as finding the libraries takes 4 ms
 COMPILED_FROM = 1e7  # from this n_ratings x n_factors x n_iterations "auto" compiles
 CHOICES = {"engine": ("auto", "numba", "numpy"), "dtype": ("float64", "float32")}
-SOLVERS = {"float64": dposv, "float32": sposv}
-# Smallest over largest pivot of a system; below it hardly a digit holds.
-SINGULAR = {"float64": 1e-13, "float32": 2e-6}
-
-
-class Formula(NamedTuple):
-    """What a model asks of a place: a confidence c and a preference p.
-
-    Called with ratings r it gives c = base + alpha abs(r), and p. Places without one
-    have c = hole and p = 0. If hole is 0, the explicit model, they ask for nothing, and
-    p = r; otherwise, in the implicit model, p is whether r is above 0, a like.
-
-    A confidence that grows in another way needs no other formula: give the ratings
-    +c for a like and -c for all else, with alpha = 1 and base = 0.
-    """
-
-    hole: float
-    alpha: float
-    base: float
-
-    def __call__(self, r):
-        """Confidences and preferences of ratings."""
-        return self.base + self.alpha * np.abs(r), (r > 0 if self.hole else r)
-
-    def asks(self, r):
-        """Whether each rating asks for factors; one that only denies needs none."""
-        return r > 0 if self.hole else np.ones(len(r), bool)
-
-
-def normal_equation(F, r, formula, holes, penalty):
-    """Make the linear system for the factors x of one user or item.
-
-    Weighted ridge regression of the preferences on the other side's factors f,
-
-        (hole Σ f fᵀ + Σ (c - hole) f fᵀ + penalty I) x = Σ c p f,
-
-    where the first sum runs over all places and the others over the rated ones.
-
-    Parameters
-    ----------
-    F, r : arrays of shape (n_rated, k) and (n_rated,)
-        The factors f of what was rated, and the ratings.
-    formula : Formula
-    holes : array of shape (k, k), or 0
-        The first sum, ``formula.hole`` included: the same for every row.
-    penalty : float
-
-    Returns
-    -------
-    gram, target : arrays of shape (k, k) and (k,)
-    """
-    c, p = formula(r)
-    gram = holes + (F.T * (c - formula.hole)) @ F
-    gram.flat[:: len(gram) + 1] += penalty
-    return gram, (c * p) @ F
-
-
-def half_step(ratings, fixed, penalties, asked, formula, singular, loss=True):
-    """Solve the factors of each row of ratings, those of its columns held fixed.
-
-    `als_course.kernels.half_step` does the same, compiled, and says what all this is.
-    This one stops at the first singular system.
-    """
-    n_rows, k = ratings.shape[0], fixed.shape[1]
-    solved, failed = np.zeros((n_rows, k), fixed.dtype), np.zeros(n_rows, bool)
-    solver, total = SOLVERS[fixed.dtype.name], 0.0
-    holes = formula.hole and formula.hole * (fixed.T @ fixed)
-    for row in np.flatnonzero(asked):
-        rated = slice(ratings.indptr[row], ratings.indptr[row + 1])
-        F, r = fixed[ratings.indices[rated]], ratings.data[rated]
-        system = normal_equation(F, r, formula, holes, penalties[row])
-        cholesky, solved[row], not_positive = solver(*system)
-        pivots = cholesky.diagonal() ** 2
-        # Written so that nan, from numbers too big to square, counts as singular.
-        if not_positive or not pivots.min() > singular * pivots.max():
-            failed[row] = True
-            break
-        if loss:
-            fitted, (c, p) = (F @ solved[row]).astype(np.float64), formula(r)
-            total += np.sum(c * (p - fitted) ** 2 - formula.hole * fitted**2)
-    return solved, total, failed
 
 
 class _Side(NamedTuple):
@@ -157,9 +74,9 @@ class _AlternatingLeastSquares(FactorRecommender):
         Raises
         ------
         TypeError, ValueError
-            As `check_ratings` does; if `start` does not fit; if a system is singular,
-            which takes a regularisation of 0 or nearly so; in `ImplicitALS` also if
-            no rating is above 0.
+            If a parameter is of the wrong type or out of range; as `check_ratings`
+            does; if `start` does not fit; if a system is singular, which takes a
+            regularisation of 0 or nearly so; in `ImplicitALS` if there is no like.
         ImportError
             If `engine` is "numba" and Numba cannot be imported.
 
@@ -299,14 +216,9 @@ class _AlternatingLeastSquares(FactorRecommender):
 
         The loss is computed with the items only, as nobody asks for the users'.
         """
+        given = side.ratings, fixed, side.penalties, side.counts > 0
         solved, loss, failed = solve(
-            side.ratings,
-            fixed,
-            side.penalties,
-            side.counts > 0,
-            self.formula,
-            SINGULAR[self.dtype],
-            loss=kind == "item",
+            *given, self.formula, SINGULAR[self.dtype], loss=kind == "item"
         )
         if failed.any():
             row = np.argmax(failed)
@@ -363,10 +275,8 @@ class ExplicitALS(_AlternatingLeastSquares):
 
     Attributes
     ----------
-    user_factors_ : array of shape (n_users, k)
-        Zero for users without ratings.
-    item_factors_ : array of shape (n_items, k)
-        Likewise.
+    user_factors_, item_factors_ : arrays of shape (n_users, k) and (n_items, k)
+        Zero where there is no rating.
     mean_ : float
         Mean of the training ratings. With `biases` it is added to every prediction;
         without, it is the prediction where the user or the item has no rating.
@@ -376,11 +286,6 @@ class ExplicitALS(_AlternatingLeastSquares):
         The objective after each sweep; with `biases`, on what they leave over.
     engine_ : {"numba", "numpy"}
         What solved.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a parameter is of the wrong type or out of range.
 
     References
     ----------
@@ -475,17 +380,9 @@ class ImplicitALS(_AlternatingLeastSquares):
 
     Attributes
     ----------
-    user_factors_ : array of shape (n_users, k)
-        Zero for users without likes; their scores are the items' numbers of likes.
-    item_factors_ : array of shape (n_items, k)
-        Likewise.
-    history_, engine_
-        As in `ExplicitALS`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a parameter is of the wrong type or out of range.
+    user_factors_, item_factors_, history_, engine_
+        As in `ExplicitALS`. A user without likes has zeros for factors, and the items'
+        numbers of likes for scores.
 
     Notes
     -----
@@ -588,12 +485,6 @@ def _singular_vectors(matrix, k, seed):
     """Right singular vectors, each times the root of its singular value."""
     k = min(k, *matrix.shape)
     # n_iter=1: a second power iteration costs more than the sweep that it saves.
-    _, values, vectors = randomized_svd(
-        matrix,
-        k,
-        n_oversamples=8,
-        n_iter=1,
-        power_iteration_normalizer="QR",
-        random_state=seed,
-    )
+    how = {"n_oversamples": 8, "n_iter": 1, "power_iteration_normalizer": "QR"}
+    _, values, vectors = randomized_svd(matrix, k, random_state=seed, **how)
     return vectors.T * np.sqrt(values)

@@ -48,6 +48,7 @@ class Namespace:
                 model.fit = remembered(model.fit)
         self.clean = dict(self.names)
         self.given = None
+        self.answered = {}
 
     def _run(self, code: str) -> None:
         exec(compile(code, "<exercise>", "exec"), self.names)
