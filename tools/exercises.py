@@ -31,6 +31,7 @@ chapter's solution. `### Stub` is written only where the one derived from the so
 import ast
 import dis
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -268,6 +269,19 @@ def emptied(node: ast.FunctionDef | ast.ClassDef, source: list[str]) -> str:
     last = node.body[0].end_lineno if has_docstring else node.body[0].lineno - 1
     head = "\n".join(source[node.lineno - 1 : last])
     return f'{head}\n    raise NotImplementedError("write {node.name}")'
+
+
+def left_open(stub: str) -> Iterator[str]:
+    """Names that a stub leaves to be given: functions, and what has a `...` in it."""
+    for node in ast.parse(stub).body:
+        if isinstance(node, ast.FunctionDef):
+            yield node.name
+        elif isinstance(node, ast.Assign):
+            parts = [
+                part.value for part in ast.walk(node.value) if hasattr(part, "value")
+            ]
+            if ... in parts:
+                yield from (t.id for t in node.targets if isinstance(t, ast.Name))
 
 
 def guard(stub: str) -> str:

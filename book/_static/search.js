@@ -33,6 +33,7 @@
     "book/teaching": ["teach", "teaching", "course", "class", "students", "grading", "syllabus"],
     "book/capstone": ["project", "own data", "capstone"],
     "book/datasets": ["dataset", "data", "movielens", "amazon", "download data"],
+    "book/protocols": ["protocol", "what is scored", "compare scores"],
     "book/library": ["api", "reference", "function", "documentation"],
     "book/notation": ["notation", "symbols", "formula"],
     "book/glossary": ["glossary", "definition", "terms"],

@@ -4,112 +4,29 @@
 with the items held fixed, then every item with the users held fixed. Each is an
 exact least-squares problem, so the objective never rises.
 
-What a model asks of a rating is a `Formula`, three numbers; with it `normal_equation`
-is the system of one user or item, in both models. Two engines solve all of them:
-NumPy, in `half_step`, one row after the other, and Numba, in ``als_course.kernels``,
-compiled and on all threads.
+Two engines solve the rows of a half-step: NumPy, in ``als_course.half_step``, one after
+the other, and Numba, in ``als_course.kernels``, compiled and on all threads.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg.lapack import dposv, sposv
 from scipy.sparse import csr_array
 from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import ThreadpoolController
 
-from als_course.baselines import DampedBiases
+from als_course.baselines import DampedBiases, residuals
 from als_course.checks import check_amount, check_count
+from als_course.half_step import SINGULAR, SOLVERS, Formula, half_step, normal_equation
 from als_course.metrics import top_k
 from als_course.recommender import FactorRecommender, check_ratings
 
-__all__ = ["ExplicitALS", "Formula", "ImplicitALS", "half_step", "normal_equation"]
+__all__ = ["ExplicitALS", "ImplicitALS"]
 
 BLAS = ThreadpoolController()  # once, as finding the libraries takes 4 ms
 COMPILED_FROM = 1e7  # from this n_ratings x n_factors x n_iterations "auto" compiles
 CHOICES = {"engine": ("auto", "numba", "numpy"), "dtype": ("float64", "float32")}
-SOLVERS = {"float64": dposv, "float32": sposv}
-# Smallest over largest pivot of a system; below it hardly a digit holds.
-SINGULAR = {"float64": 1e-13, "float32": 2e-6}
-
-
-class Formula(NamedTuple):
-    """What a model asks of a place: a confidence c and a preference p.
-
-    Called with ratings r it gives c = base + alpha abs(r), and p. Places without one
-    have c = hole and p = 0. If hole is 0, the explicit model, they ask for nothing, and
-    p = r; otherwise, in the implicit model, p is whether r is above 0, a like.
-
-    A confidence that grows in another way needs no other formula: give the ratings
-    +c for a like and -c for all else, with alpha = 1 and base = 0.
-    """
-
-    hole: float
-    alpha: float
-    base: float
-
-    def __call__(self, r):
-        """Confidences and preferences of ratings."""
-        return self.base + self.alpha * np.abs(r), (r > 0 if self.hole else r)
-
-    def asks(self, r):
-        """Whether each rating asks for factors; one that only denies needs none."""
-        return r > 0 if self.hole else np.ones(len(r), bool)
-
-
-def normal_equation(F, r, formula, holes, penalty):
-    """Make the linear system for the factors x of one user or item.
-
-    Weighted ridge regression of the preferences on the other side's factors f,
-
-        (hole Σ f fᵀ + Σ (c - hole) f fᵀ + penalty I) x = Σ c p f,
-
-    where the first sum runs over all places and the others over the rated ones.
-
-    Parameters
-    ----------
-    F, r : arrays of shape (n_rated, k) and (n_rated,)
-        The factors f of what was rated, and the ratings.
-    formula : Formula
-    holes : array of shape (k, k), or 0
-        The first sum, ``formula.hole`` included: the same for every row.
-    penalty : float
-
-    Returns
-    -------
-    gram, target : arrays of shape (k, k) and (k,)
-    """
-    c, p = formula(r)
-    gram = holes + (F.T * (c - formula.hole)) @ F
-    gram.flat[:: len(gram) + 1] += penalty
-    return gram, (c * p) @ F
-
-
-def half_step(ratings, fixed, penalties, asked, formula, singular, loss=True):
-    """Solve the factors of each row of ratings, those of its columns held fixed.
-
-    `als_course.kernels.half_step` does the same, compiled, and says what all this is.
-    This one stops at the first singular system.
-    """
-    n_rows, k = ratings.shape[0], fixed.shape[1]
-    solved, failed = np.zeros((n_rows, k), fixed.dtype), np.zeros(n_rows, bool)
-    solver, total = SOLVERS[fixed.dtype.name], 0.0
-    holes = formula.hole and formula.hole * (fixed.T @ fixed)
-    for row in np.flatnonzero(asked):
-        rated = slice(ratings.indptr[row], ratings.indptr[row + 1])
-        F, r = fixed[ratings.indices[rated]], ratings.data[rated]
-        system = normal_equation(F, r, formula, holes, penalties[row])
-        cholesky, solved[row], not_positive = solver(*system)
-        pivots = cholesky.diagonal() ** 2
-        # Written so that nan, from numbers too big to square, counts as singular.
-        if not_positive or not pivots.min() > singular * pivots.max():
-            failed[row] = True
-            break
-        if loss:
-            fitted, (c, p) = (F @ solved[row]).astype(np.float64), formula(r)
-            total += np.sum(c * (p - fitted) ** 2 - formula.hole * fitted**2)
-    return solved, total, failed
 
 
 class _Side(NamedTuple):
@@ -123,13 +40,10 @@ class _Side(NamedTuple):
 class _AlternatingLeastSquares(FactorRecommender):
     """What both models share; a base class, not a model.
 
-    A subclass has a `formula`, and `biases` if these come off the ratings first.
+    A subclass has a `formula`.
     """
 
-    biases = False
-
-    def __post_init__(self):
-        """Check the parameters."""
+    def _check_settings(self):
         check_count(self.n_factors, "n_factors")
         check_count(self.n_iterations, "n_iterations")
         check_amount(self.regularization, "regularization")
@@ -160,9 +74,9 @@ class _AlternatingLeastSquares(FactorRecommender):
         Raises
         ------
         TypeError, ValueError
-            As `check_ratings` does; if `start` does not fit; if a system is singular,
-            which takes a regularisation of 0 or nearly so; in `ImplicitALS` also if
-            no rating is above 0.
+            If a parameter is of the wrong type or out of range; as `check_ratings`
+            does; if `start` does not fit; if a system is singular, which takes a
+            regularisation of 0 or nearly so; in `ImplicitALS` if there is no like.
         ImportError
             If `engine` is "numba" and Numba cannot be imported.
 
@@ -171,10 +85,10 @@ class _AlternatingLeastSquares(FactorRecommender):
         .. [1] N. Halko, P.-G. Martinsson, J. A. Tropp, "Finding structure with
            randomness", SIAM Review 53(2), 2011, section 1.6.
         """
+        self._check_settings()
         ratings = check_ratings(ratings, dtype=self.dtype)
         solve = self._load_engine(ratings)
-        self._offset = DampedBiases().fit(ratings) if self.biases else None
-        by_user = self._residuals(ratings)
+        by_user, taken_off = self._targets(ratings)
         users, items = self._side(by_user), self._side(by_user.T.tocsr())
         if not users.counts.any():
             raise ValueError("no rating is above 0, so there is no like to learn from")
@@ -196,6 +110,7 @@ class _AlternatingLeastSquares(FactorRecommender):
         self._older_item_factors = older  # those that the users were solved with
         self.history_ = np.array(history)
         self._remember(ratings, users.counts, items.counts)
+        vars(self).update(taken_off)
         return self
 
     def fold_in(self, ratings_row):
@@ -227,7 +142,7 @@ class _AlternatingLeastSquares(FactorRecommender):
                 f"ratings_row has shape {row.shape}, must be (1, {self.n_items_}): "
                 "one user, and the items that the model was fitted on"
             )
-        side = self._side(self._residuals(row))
+        side = self._side(self._targets_of_new(row))
         return self._solve(side, self.item_factors_, "user", half_step)[0][0]
 
     def _load_engine(self, ratings):
@@ -249,9 +164,13 @@ class _AlternatingLeastSquares(FactorRecommender):
         self.engine_ = "numba"
         return kernels.half_step
 
-    def _residuals(self, ratings):
-        """Return what the factors are fitted on: ratings, or what biases leave."""
-        return self._offset.residuals(ratings) if self.biases else ratings
+    def _targets(self, ratings):
+        """Return what the factors are fitted on, and what is added to predictions."""
+        return ratings, {}
+
+    def _targets_of_new(self, ratings):
+        """Return the same for a user who was not there in training."""
+        return ratings
 
     def _side(self, ratings):
         """Count what asks for factors in each row, and weigh its penalty."""
@@ -297,14 +216,9 @@ class _AlternatingLeastSquares(FactorRecommender):
 
         The loss is computed with the items only, as nobody asks for the users'.
         """
+        given = side.ratings, fixed, side.penalties, side.counts > 0
         solved, loss, failed = solve(
-            side.ratings,
-            fixed,
-            side.penalties,
-            side.counts > 0,
-            self.formula,
-            SINGULAR[self.dtype],
-            loss=kind == "item",
+            *given, self.formula, SINGULAR[self.dtype], loss=kind == "item"
         )
         if failed.any():
             row = np.argmax(failed)
@@ -361,10 +275,8 @@ class ExplicitALS(_AlternatingLeastSquares):
 
     Attributes
     ----------
-    user_factors_ : array of shape (n_users, k)
-        Zero for users without ratings.
-    item_factors_ : array of shape (n_items, k)
-        Likewise.
+    user_factors_, item_factors_ : arrays of shape (n_users, k) and (n_items, k)
+        Zero where there is no rating.
     mean_ : float
         Mean of the training ratings. With `biases` it is added to every prediction;
         without, it is the prediction where the user or the item has no rating.
@@ -374,11 +286,6 @@ class ExplicitALS(_AlternatingLeastSquares):
         The objective after each sweep; with `biases`, on what they leave over.
     engine_ : {"numba", "numpy"}
         What solved.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a parameter is of the wrong type or out of range.
 
     References
     ----------
@@ -406,28 +313,38 @@ class ExplicitALS(_AlternatingLeastSquares):
 
     formula = Formula(hole=0.0, alpha=0.0, base=1.0)
 
-    def _remember(self, ratings, user_counts, item_counts):
-        super()._remember(ratings, user_counts, item_counts)
-        self.mean_ = float(np.mean(ratings.data, dtype=np.float64))
-        self.user_biases_, self.item_biases_ = map(np.zeros, ratings.shape)
+    def _targets(self, ratings):
         if self.biases:
-            self.user_biases_ = self._offset.user_biases_
-            self.item_biases_ = self._offset.item_biases_
+            fitted = DampedBiases().fit(ratings)
+            names = "mean_", "user_biases_", "item_biases_"
+            return fitted.residuals(ratings), {n: getattr(fitted, n) for n in names}
+        mean = float(np.mean(ratings.data, dtype=np.float64))
+        of_users, of_items = map(np.zeros, ratings.shape)
+        none = {"mean_": mean, "user_biases_": of_users, "item_biases_": of_items}
+        return ratings, none
+
+    def _targets_of_new(self, ratings):
+        if not self.biases:
+            return ratings
+        return residuals(ratings, self.mean_, self.item_biases_, DampedBiases.damping)
 
     def _score(self, users, items):
-        return self._add_offset(super()._score(users, items), users, items)
-
-    def _score_all(self, users):
-        items = np.arange(self.n_items_)
-        return self._add_offset(super()._score_all(users), users[:, None], items)
-
-    def _add_offset(self, products, users, items):
-        """Add the biases; without them, the mean stands in for the unknown."""
+        products = super()._score(users, items)
         if self.biases:
-            biases = self.mean_ + self.user_biases_[users] + self.item_biases_[items]
-            return products + biases
+            return products + (
+                self.mean_ + self.user_biases_[users] + self.item_biases_[items]
+            )
         known = self.known_users_[users] & self.known_items_[items]
         return np.where(known, products, self.mean_)
+
+    def _score_all(self, users):
+        scores = super()._score_all(users)
+        if self.biases:
+            scores += self.mean_ + self.user_biases_[users, None] + self.item_biases_
+        else:
+            scores[:, ~self.known_items_] = self.mean_
+            scores[~self.known_users_[users]] = self.mean_
+        return scores
 
 
 @dataclass(eq=False)
@@ -463,17 +380,9 @@ class ImplicitALS(_AlternatingLeastSquares):
 
     Attributes
     ----------
-    user_factors_ : array of shape (n_users, k)
-        Zero for users without likes; their scores are the items' numbers of likes.
-    item_factors_ : array of shape (n_items, k)
-        Likewise.
-    history_, engine_
-        As in `ExplicitALS`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a parameter is of the wrong type or out of range.
+    user_factors_, item_factors_, history_, engine_
+        As in `ExplicitALS`. A user without likes has zeros for factors, and the items'
+        numbers of likes for scores.
 
     Notes
     -----
@@ -507,9 +416,8 @@ class ImplicitALS(_AlternatingLeastSquares):
     engine: str = "auto"
     dtype: str = "float64"
 
-    def __post_init__(self):
-        """Check the parameters."""
-        super().__post_init__()
+    def _check_settings(self):
+        super()._check_settings()
         check_amount(self.alpha, "alpha", positive=True)
         if self.confidence not in ("alpha*r", "1+alpha*r"):
             raise ValueError(
@@ -553,11 +461,12 @@ class ImplicitALS(_AlternatingLeastSquares):
         Raises
         ------
         NotFittedError, ValueError
-            Before `fit`; if the user or item is unknown or `n` is below 1.
+            Before `fit`; if the user or item is unknown or `n` is below 1, or the
+            model was saved without its ratings.
         """
         user = self._check_user(user)
         item = self._check_item(item)
-        row = self._ratings[[user]]
+        row = self._rated([user])
         Y, formula = self._older_item_factors, self.formula
         F, (c, p) = Y[row.indices], formula(row.data)
         holes, penalty = formula.hole * (Y.T @ Y), self._side(row).penalties[0]
@@ -576,12 +485,6 @@ def _singular_vectors(matrix, k, seed):
     """Right singular vectors, each times the root of its singular value."""
     k = min(k, *matrix.shape)
     # n_iter=1: a second power iteration costs more than the sweep that it saves.
-    _, values, vectors = randomized_svd(
-        matrix,
-        k,
-        n_oversamples=8,
-        n_iter=1,
-        power_iteration_normalizer="QR",
-        random_state=seed,
-    )
+    how = {"n_oversamples": 8, "n_iter": 1, "power_iteration_normalizer": "QR"}
+    _, values, vectors = randomized_svd(matrix, k, random_state=seed, **how)
     return vectors.T * np.sqrt(values)

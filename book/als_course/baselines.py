@@ -15,6 +15,7 @@ __all__ = [
     "ItemNeighbours",
     "MostPopular",
     "RandomRanking",
+    "residuals",
 ]
 
 
@@ -64,8 +65,7 @@ class ItemMean(Recommender):
 
     personal = False
 
-    def __post_init__(self):
-        """Check the parameter."""
+    def _check_settings(self):
         check_amount(self.damping, "damping")
 
     def _fit(self, ratings):
@@ -117,7 +117,9 @@ class DampedBiases(ItemMean):
 
     def _fit(self, ratings):
         super()._fit(ratings)
-        centred = _with_data(ratings, self._centre(ratings))
+        centred = _with_data(
+            ratings, ratings.data - (self.mean_ + self.item_biases_[ratings.indices])
+        )
         self.user_biases_ = _damped_means(centred, self.damping)
 
     def residuals(self, ratings):
@@ -147,14 +149,7 @@ class DampedBiases(ItemMean):
         check_csr(ratings, "ratings")
         if ratings.shape[1] != self.n_items_:
             raise ValueError(f"ratings must have {self.n_items_} columns")
-        left = self._centre(ratings)
-        biases = _damped_means(_with_data(ratings, left), self.damping)
-        left -= np.repeat(biases, np.diff(ratings.indptr))
-        narrow = ratings.dtype == np.float32
-        return _with_data(ratings, left.astype("f4" if narrow else "f8", copy=False))
-
-    def _centre(self, ratings):
-        return ratings.data - (self.mean_ + self.item_biases_[ratings.indices])
+        return residuals(ratings, self.mean_, self.item_biases_, self.damping)
 
     def _score(self, users, items):
         return super()._score(users, items) + self.user_biases_[users]
@@ -211,9 +206,8 @@ class ItemNeighbours(DampedBiases):
     shrinkage: float = 100.0
     personal = True
 
-    def __post_init__(self):
-        """Check the parameters."""
-        super().__post_init__()
+    def _check_settings(self):
+        super()._check_settings()
         check_count(self.n_neighbours, "n_neighbours")
         check_amount(self.shrinkage, "shrinkage")
 
@@ -311,6 +305,27 @@ class RandomRanking(Recommender):
     def _score(self, users, items):
         rows, places = np.unique(users, return_inverse=True)
         return self._score_all(rows)[places, items]
+
+
+def residuals(ratings, mean, item_biases, damping):
+    """Take mean and biases off, as `DampedBiases.residuals` does, its items' given.
+
+    Parameters
+    ----------
+    ratings : CSR array or matrix of shape (n_rows, n_items)
+    mean : float
+    item_biases : array of shape (n_items,)
+    damping : float
+
+    Returns
+    -------
+    csr_array of shape (n_rows, n_items)
+    """
+    left = ratings.data - (mean + item_biases[ratings.indices])
+    biases = _damped_means(_with_data(ratings, left), damping)
+    left -= np.repeat(biases, np.diff(ratings.indptr))
+    narrow = ratings.dtype == np.float32
+    return _with_data(ratings, left.astype("f4" if narrow else "f8", copy=False))
 
 
 def _with_data(ratings, data):

@@ -67,13 +67,30 @@ def check_csr(matrix, name):
     ------
     TypeError
         If `matrix` is anything else, another sparse format too.
+    ValueError
+        If it has one dimension.
     """
-    if not sparse.issparse(matrix) or matrix.format != "csr":
-        kind = getattr(matrix, "format", type(matrix).__name__)
-        raise TypeError(
-            f"{name} must be a SciPy CSR array, users in rows and items in columns, "
-            f"got {kind}; build one with scipy.sparse.csr_array((rating, (user, item)))"
+    if sparse.issparse(matrix) and matrix.ndim == 1:
+        raise ValueError(
+            f"{name} must have two dimensions, got shape {matrix.shape}; take one row "
+            "as R[[0]]"
         )
+    if sparse.issparse(matrix) and matrix.format == "csr":
+        return
+    kind = getattr(matrix, "format", type(matrix).__name__)
+    hint = (
+        "als_course.datasets.ratings_matrix makes one of a table or of another sparse "
+        "matrix, and refuses what is rated twice, which SciPy would add up"
+    )
+    if isinstance(matrix, np.ndarray):
+        hint = (
+            "scipy.sparse.csr_array makes one of an array in which every 0 is a place "
+            "without a rating"
+        )
+    raise TypeError(
+        f"{name} must be a SciPy CSR array, users in rows and items in columns, got "
+        f"{kind}; {hint}"
+    )
 
 
 def check_columns(table, columns):

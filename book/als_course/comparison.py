@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import sparse, stats
 
 from als_course.datasets import ratings_matrix
+from als_course.datasets.matrix import sorted_ids
 from als_course.metrics import (
     Interval,
     bootstrap_interval,
@@ -272,8 +273,7 @@ def tell_apart(
     >>> print(tell_apart({"ours": ours, "theirs": theirs}, "nDCG@10", starts=False))
     ours is ahead of theirs by 0.250 nDCG@10 [0.100, 0.400] over 4 users: told apart.
     """
-    if better not in (None, "higher", "lower"):
-        raise ValueError(f"better must be 'higher' or 'lower', got {better!r}")
+    _check_better(better or "higher")
     errors = measure in ERRORS
     if errors and (users is None or better == "higher"):
         raise ValueError(
@@ -356,8 +356,7 @@ def tell_fits_apart(models, measure, better, paired=False, comparisons=1, decima
     >>> print(tell_fits_apart(fits, "RMSE", better="lower"))
     svd is ahead of random by 0.037 RMSE [0.016, 0.057] over 3 and 3 fits: told apart.
     """
-    if better not in ("higher", "lower"):
-        raise ValueError(f"better must be 'higher' or 'lower', got {better!r}")
+    _check_better(better)
     fits = {name: np.asarray(v, dtype=float) for name, v in _two(models).items()}
     for name, numbers in fits.items():
         if numbers.ndim != 1 or not np.isfinite(numbers).all():
@@ -390,6 +389,11 @@ def tell_fits_apart(models, measure, better, paired=False, comparisons=1, decima
     return _compare(
         models, measure, found, better == "lower", unit, comparisons, decimals
     )
+
+
+def _check_better(better):
+    if better not in ("higher", "lower"):
+        raise ValueError(f"better must be 'higher' or 'lower', got {better!r}")
 
 
 def _two(models):
@@ -574,8 +578,7 @@ def choose_settings(
     >>> search.best
     {'k': 2, 'lam': 0.1}
     """
-    if better not in ("higher", "lower"):
-        raise ValueError(f"better must be 'higher' or 'lower', got {better!r}")
+    _check_better(better)
     if measure in ERRORS and better == "higher":
         raise ValueError(f"{measure} is better lower")
     if not grid or not all(len(values) for values in grid.values()):
@@ -764,8 +767,8 @@ def roof_share(rate, roof):
 
 def _on_shared_axes(train, test):
     """Make the training matrix, with room for everything in train or test."""
-    users = np.union1d(train.user_id, test.user_id)
-    items = np.union1d(train.item_id, test.item_id)
+    users = sorted_ids(train.user_id, test.user_id)
+    items = sorted_ids(train.item_id, test.item_id)
     return ratings_matrix(train, users, items)
 
 

@@ -90,7 +90,8 @@ def precision_at_k(recommended, relevant, k):
     Parameters
     ----------
     recommended : sequence of int
-        Item columns, best first, no repeats.
+        Item columns, best first, no repeats; a row of what `recommend` gives for
+        several users, where -1 is an empty place, too.
     relevant : collection of int
         Item columns that the user likes.
     k : int
@@ -104,7 +105,8 @@ def precision_at_k(recommended, relevant, k):
     Raises
     ------
     TypeError, ValueError
-        If `recommended` repeats an item, or `k` is no integer or below 1.
+        If `recommended` is not flat or repeats an item, or `k` is no integer or
+        below 1.
 
     Examples
     --------
@@ -190,8 +192,13 @@ def top_k(scores, n, exclude=None):
     Raises
     ------
     TypeError, ValueError
-        If a score is nan, `n` is no integer or below 1, or `exclude` is not CSR or
-        has another shape.
+        If the score of a column that is not excluded is nan, `n` is no integer or
+        below 1, or `exclude` is not CSR or has another shape.
+
+    Notes
+    -----
+    The scores are not sorted. The columns fall into groups, and the n-th of the groups'
+    best scores is a bound which n columns at least reach; only these few are sorted.
 
     Examples
     --------
@@ -200,19 +207,41 @@ def top_k(scores, n, exclude=None):
     [1, 0, 2]
     """
     check_count(n, "n")
-    block = np.array(scores, dtype=np.float64, ndmin=2)
-    if np.isnan(block).any():
-        raise ValueError("scores hold nan, which has no rank")
+    block = np.atleast_2d(np.asarray(scores, dtype=np.float64))
     if exclude is not None:
         check_csr(exclude, "exclude")
         if exclude.shape != block.shape:
             raise ValueError(f"exclude has shape {exclude.shape}, not {block.shape}")
+        block = block.copy()
         rows = np.repeat(np.arange(len(block)), np.diff(exclude.indptr))
         block[rows, exclude.indices] = -np.inf
-    columns = np.argsort(-block, axis=1, kind="stable")[:, :n]
-    best = np.take_along_axis(block, columns, axis=1)
-    columns[best == -np.inf] = -1
+    n_rows, n_items = block.shape
+    n = min(n, n_items)
+    columns, best = np.full((n_rows, n), -1), np.full((n_rows, n), -np.inf)
+    if block.size:
+        group = max(1, n_items // (8 * n))
+        tops = np.maximum.reduceat(block, np.arange(0, n_items, group), axis=1)
+        if np.isnan(tops).any():
+            raise ValueError("scores hold nan, which has no rank")
+        bound = np.partition(tops, -n, axis=1)[:, [-n]]
+        bound = np.maximum(bound, -np.finfo(np.float64).max)  # minus infinity is out
+        rows, found = np.divmod(np.flatnonzero(block >= bound), n_items)
+        # Of those at the bound itself none is needed behind n others of its row.
+        needed = (_places(rows) < n) | (block[rows, found] > bound[rows, 0])
+        rows, found = rows[needed], found[needed]
+        reached = block[rows, found]
+        order = np.lexsort((-reached, rows))  # stable: equal ones by column
+        places = _places(rows)
+        first = places < n
+        at = rows[first], places[first]
+        columns[at], best[at] = found[order][first], reached[order][first]
     return (columns, best) if np.ndim(scores) == 2 else (columns[0], best[0])
+
+
+def _places(rows):
+    """Count for each of these sorted numbers the equal ones before it."""
+    begins = np.flatnonzero(np.diff(rows, prepend=-1))
+    return np.arange(len(rows)) - np.repeat(begins, np.diff(begins, append=len(rows)))
 
 
 def ranking_scores(recommended, test, n=10):
@@ -452,7 +481,13 @@ def _check_lists(lists, n_users, n_items):
 def _hits_of_one(recommended, relevant, k):
     """One user's hits in the first k places, and the number of relevant items."""
     check_count(k, "k")
-    recommended, relevant = list(recommended), set(relevant)
+    if any(np.ndim(item) for item in recommended):
+        raise ValueError(
+            "recommended must be the items of one user; `recommend` gives them first "
+            "and their scores second, one row each for several users"
+        )
+    recommended = [item for item in recommended if item != -1]
+    relevant = set(relevant)
     if len(set(recommended)) < len(recommended):
         raise ValueError(f"recommended repeats an item: {recommended}")
     hits = [item in relevant for item in recommended[:k]]

@@ -7,6 +7,12 @@ predicted with the mean where stars are predicted, and a user without ratings ge
 most popular items as a list. `Recommender.count_unknown` tells how often that was so.
 """
 
+import json
+import os
+import zipfile
+from dataclasses import fields
+from pathlib import Path
+
 import numpy as np
 from scipy import sparse
 from sklearn.exceptions import NotFittedError
@@ -16,8 +22,10 @@ from als_course.metrics import top_k
 
 __all__ = ["FactorRecommender", "Recommender", "check_ratings"]
 
+FORMAT = "als_course model 1"
+CSR_PARTS = ("data", "indices", "indptr", "shape")
 BLOCK_PAIRS = 4096  # factor rows gathered at once by `_dot_pairs`
-BLOCK_CELLS = 2**22  # scores held at once by `recommend`: 32 MB
+BLOCK_CELLS = 2**20  # scores held at once by `recommend`: 8 MB
 
 
 def check_ratings(ratings, allow_empty=False, dtype="float64"):
@@ -50,8 +58,6 @@ def check_ratings(ratings, allow_empty=False, dtype="float64"):
     check_csr(ratings, "ratings")
     if ratings.dtype.kind not in "iuf":
         raise TypeError(f"ratings must be integers or floats, got {ratings.dtype}")
-    if ratings.ndim != 2:
-        raise ValueError(f"ratings must have two dimensions, got shape {ratings.shape}")
     if ratings.nnz == 0 and not allow_empty:
         raise ValueError(f"the ratings matrix {ratings.shape} holds no rating")
     with np.errstate(over="ignore"):
@@ -83,7 +89,8 @@ class Recommender:
 
     A subclass defines ``_fit(ratings)`` and ``_score(users, items)`` for int arrays
     that broadcast against each other. One that ranks the items alike for everybody
-    says ``personal = False``; it needs no rule for users whom it has not seen.
+    says ``personal = False``; it needs no rule for users whom it has not seen. It is a
+    dataclass whose fields are its parameters, and checks them in ``_check_settings()``.
 
     Attributes
     ----------
@@ -96,6 +103,13 @@ class Recommender:
     """
 
     personal = True
+
+    def __post_init__(self):
+        """Check the parameters."""
+        self._check_settings()
+
+    def _check_settings(self):
+        """Refuse parameters that cannot be; `fit` does so too, as they may change."""
 
     def fit(self, ratings):
         """Learn from ratings.
@@ -114,10 +128,47 @@ class Recommender:
         TypeError, ValueError
             As `check_ratings` does.
         """
+        self._check_settings()
         ratings = check_ratings(ratings)
         self._fit(ratings)
         by_item = np.bincount(ratings.indices, minlength=ratings.shape[1])
         self._remember(ratings, np.diff(ratings.indptr), by_item)
+        return self
+
+    def get_params(self, deep=True):
+        """Return the parameters, so that scikit-learn's ``clone`` can copy the model.
+
+        Parameters
+        ----------
+        deep : bool
+            Makes no difference, as no parameter is a model.
+
+        Returns
+        -------
+        dict of str to object
+        """
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def set_params(self, **params):
+        """Change parameters, which `fit` checks.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter.
+        """
+        known = self.get_params()
+        for name, value in params.items():
+            if name not in known:
+                raise ValueError(
+                    f"Invalid parameter {name!r} for {type(self).__name__}; it has "
+                    f"{', '.join(known) or 'none'}"
+                )
+            setattr(self, name, value)
         return self
 
     def predict(self, users, items):
@@ -170,7 +221,8 @@ class Recommender:
         NotFittedError
             Before `fit`.
         ValueError
-            If a user is unknown or `n` is below 1.
+            If a user is unknown or `n` is below 1; with `exclude_seen`, if the model
+            was saved without its ratings.
 
         Notes
         -----
@@ -185,7 +237,7 @@ class Recommender:
         size = max(1, BLOCK_CELLS // self.n_items_)
         for start in range(0, max(1, len(users)), size):
             block = users[start : start + size]
-            seen = self._ratings[block] if exclude_seen else None
+            seen = self._rated(block) if exclude_seen else None
             scores = self._score_all(block)
             known = self.known_users_[block, None]
             if self.personal and not known.all():
@@ -216,6 +268,120 @@ class Recommender:
         """
         users, items = self._check_pairs(users, items)
         return int(np.sum(~(self.known_users_[users] & self.known_items_[items])))
+
+    def save(self, path, ratings=True):
+        """Write the fitted model to a file, to be read by `load`.
+
+        The file is NumPy's ``.npz``, arrays and no code: reading one that others made
+        runs nothing of theirs, unlike a pickle.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            Written under exactly this name; a file of that name is replaced at once.
+        ratings : bool
+            Keep the ratings. Without them the file is smaller and does not tell who
+            rated what, and the model read back can neither leave out of a list what a
+            user has seen nor explain a score. `ItemNeighbours` predicts from ratings
+            and keeps their residuals either way.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        TypeError
+            If a parameter is no number, text or None, as a Generator.
+
+        Examples
+        --------
+        >>> from tempfile import TemporaryDirectory
+        >>> from als_course.baselines import MostPopular
+        >>> model = MostPopular().fit(sparse.csr_array([[5, 0, 4], [0, 0, 3]]))
+        >>> with TemporaryDirectory() as folder:
+        ...     model.save(f"{folder}/model.npz")
+        ...     again = MostPopular.load(f"{folder}/model.npz")
+        >>> again.recommend(1)[0].tolist()
+        [0, 1]
+        """
+        self._check_fitted()
+        settings = self.get_params()
+        try:
+            header = json.dumps([FORMAT, type(self).__name__, settings], default=_plain)
+        except TypeError as error:
+            raise TypeError(
+                f"{error}; give a whole number instead, by "
+                "model.set_params(random_state=0) for example"
+            ) from error
+        arrays = {"header": header}
+        for name, value in vars(self).items():
+            if name in settings or (name == "_ratings" and not ratings):
+                continue
+            if sparse.issparse(value):
+                arrays |= {f"{name}.{part}": getattr(value, part) for part in CSR_PARTS}
+            else:
+                arrays[name] = value
+        part = Path(f"{os.fspath(path)}.part")
+        with part.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path):
+        """Read a model that `save` has written.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+
+        Returns
+        -------
+        Recommender
+            Of this class, fitted, with the parameters that it was saved with.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If it holds no model of this class.
+        """
+        try:
+            with Path(path).open("rb") as file:
+                arrays = dict(np.load(file, allow_pickle=False))
+            kind, name, settings = json.loads(arrays.pop("header").item())
+        except (
+            ValueError,
+            KeyError,
+            EOFError,
+            AttributeError,
+            zipfile.BadZipFile,
+        ) as e:
+            raise ValueError(f"{path} is no file that a model was saved in") from e
+        if (kind, name) != (FORMAT, cls.__name__):
+            raise ValueError(
+                f"{path} holds {kind}, {name}; need {FORMAT}, {cls.__name__}"
+            )
+        model, parts = cls(**settings), {}
+        for key, array in arrays.items():
+            name, _, part = key.partition(".")
+            if part:
+                parts.setdefault(name, {})[part] = array
+            else:
+                setattr(model, name, array if array.ndim else array.item())
+        for name, part in parts.items():
+            shape = tuple(part.pop("shape").tolist())
+            places = (part[key] for key in CSR_PARTS[:3])
+            setattr(model, name, sparse.csr_array(tuple(places), shape=shape))
+        return model
+
+    def _rated(self, users):
+        """Return the rows of some users in the training ratings."""
+        if not hasattr(self, "_ratings"):
+            raise ValueError(
+                "the model was saved without its ratings, so that what a user has seen "
+                "is unknown; say exclude_seen=False, or save it with ratings=True"
+            )
+        return self._ratings[users]
 
     def _remember(self, ratings, user_counts, item_counts):
         self._ratings = ratings
@@ -300,7 +466,8 @@ class FactorRecommender(Recommender):
         return _dot_pairs(self.user_factors_, self.item_factors_, users, items)
 
     def _score_all(self, users):
-        return self.user_factors_[users] @ self.item_factors_.T
+        scores = self.user_factors_[users] @ self.item_factors_.T
+        return scores.astype(np.float64, copy=False)
 
 
 def _dot_pairs(user_factors, item_factors, users, items):
@@ -312,6 +479,13 @@ def _dot_pairs(user_factors, item_factors, users, items):
             "ij,ij->i", user_factors[users[block]], item_factors[items[block]]
         )
     return products
+
+
+def _plain(value):
+    """Return a NumPy number as Python's own, for JSON."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a parameter cannot be saved: {value!r}")
 
 
 def _check_numbers(numbers, size, kind):

@@ -7,6 +7,7 @@ each in exactly one part, in their order and with their index.
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 from sklearn.model_selection import train_test_split
 
 from als_course.checks import check_columns
@@ -80,7 +81,8 @@ def user_last_split(ratings, test_size=0.2):
     ------
     TypeError, ValueError
         If `ratings` is no DataFrame, has fewer than two rows, lacks a column or a
-        value in one, or `test_size` is out of range.
+        value in one, its timestamps are neither numbers nor times, or `test_size` is
+        out of range.
     """
     _check(ratings, test_size, ["user_id", "item_id", "timestamp"])
     rows = ratings.reset_index(drop=True).sort_values(["timestamp", "item_id"])
@@ -115,7 +117,8 @@ def global_time_split(ratings, test_size=0.2):
     ------
     TypeError, ValueError
         If `ratings` is no DataFrame, has fewer than two rows, lacks a column or a
-        value in one, or `test_size` leaves nothing to train on.
+        value in one, its timestamps are neither numbers nor times, or `test_size`
+        leaves nothing to train on.
     """
     _check(ratings, test_size, ["timestamp", "user_id", "item_id"])
     n_test = int(np.ceil(test_size * len(ratings)))
@@ -166,6 +169,14 @@ def _check(ratings, test_size, columns):
     for column in columns:
         if ratings[column].isna().any():
             raise ValueError(f"ratings has missing values in {column!r}; drop them")
+    if "timestamp" in columns:
+        times = ratings.timestamp.dtype
+        # Text is sorted by its first digit, and 999999999 follows 1000000000.
+        if not (is_numeric_dtype(times) or is_datetime64_any_dtype(times)):
+            raise TypeError(
+                f"timestamp is {times}, which is not in the order of time; make it "
+                "numbers by pandas.to_numeric, or times by pandas.to_datetime"
+            )
 
 
 def _cut(ratings, test_positions):

@@ -14,6 +14,12 @@ NOTEBOOKS = chapters.notebooks()
 TEACHING = chapters.teaching_chapters()
 ROLES = r"\{(?:ref|numref|eq|doc|prf:ref)\}`(?:[^`<]*<)?([^`>]+)>?`"
 
+GREEK = (
+    r"\\(?:(?:var)?(?:epsilon|theta|rho|sigma|phi)|alpha|beta|gamma|delta|zeta|eta|iota|"
+    r"kappa|lambda|mu|nu|xi|pi|tau|chi|psi|omega|Gamma|Delta|Theta|Lambda|Sigma|Phi|Psi|"
+    r"Omega|ell)\b"
+)
+
 
 def prose(markdown: str) -> str:
     """What a reader reads: no code, formulas, directive options, roles or links."""
@@ -243,6 +249,53 @@ def test_every_term_is_in_the_glossary(name):
     assert {u.strip().lower() for u in used} <= known
 
 
+def formulas(text: str) -> list[str]:
+    """The formulas of a text, those in programs left out."""
+    text = re.sub(r"^(`{3,})(?!\{)\w*\n.*?^\1", "", text, flags=re.M | re.S)
+    found = re.findall(r"\$\$(.+?)\$\$|(?<![\\$])\$([^$\n]+?)\$", text, flags=re.S)
+    return [display or inline for display, inline in found]
+
+
+def symbols(formula: str) -> set[str]:
+    """Letters of a formula, Greek ones too; words and what is done to them are none."""
+    words = r"\\(?:text|mathrm|operatorname|begin|end)\*?\{[^}]*\}"
+    formula = re.sub(words, " ", formula)
+    found = re.findall(r"\\[A-Za-z]+|[A-Za-z]", formula)
+    return {s for s in found if len(s) == 1 or re.fullmatch(GREEK, s)}
+
+
+def symbols_of_one_page(name: str) -> set[str]:
+    """Letters that the page of notation explains for this page alone."""
+    rows = re.findall(r"^\| (.+?) \|.*\| (.+?) \|$", source("notation"), flags=re.M)
+    own = [symbol for symbol, pages in rows if f"{{ref}}`{name}`" in pages]
+    return set().union(*(symbols(f) for symbol in own for f in formulas(symbol)))
+
+
+@pytest.mark.parametrize("name", chapters.pages())
+def test_every_symbol_of_a_formula_stands_on_the_page_of_notation(name):
+    general, _ = source("notation").split("## Letters of one page")
+    known = set().union(*map(symbols, formulas(general))) | symbols_of_one_page(name)
+    used = set().union(*(symbols(f) for t in markdown_cells(name) for f in formulas(t)))
+    if name != "notation":  # which has them all
+        assert used <= known, f"explain on the page of notation: {used - known}"
+
+
+def test_symbols_are_the_letters_that_mean_something():
+    text = r"Both $\hat r_{ui} = \sum_f x_f$ and\n\n$$\lambda \text{ of } n$$ `$z$`."
+    text += "\n\n```python\nprice = '$y$'\n```"
+    assert set().union(*map(symbols, formulas(text.replace("`$z$`", "")))) == {
+        *("r", "u", "i", "f", "x", "n"),
+        "\\lambda",
+    }
+
+
+@pytest.mark.parametrize("name", TEACHING)
+def test_every_chapter_with_scores_says_what_they_mean(name):
+    code = "\n".join(c.source for c in chapters.code_cells(chapters.read(name)))
+    if re.search(r"(rating|ranking)_table\(|ranking_scores\(|metrics\.rmse\(", code):
+        assert f"{{ref}}`{name}`" in source("protocols"), "give it a line there"
+
+
 @pytest.mark.parametrize("name", chapters.pages())
 def test_prose_quotes_no_measured_number(name):
     texts = [prose(text) for text in markdown_cells(name)]
@@ -293,6 +346,27 @@ def test_code_passes_the_linter(name):
     # E402, E703, B018: notebooks import where they need to and end cells in a value.
     rules = ["--select=E,F,B,C4,NPY,UP", "--ignore=E402,E501,E703,B018"]
     lint(code, rules)
+
+
+def test_cells_that_readers_see_need_no_name_of_a_removed_cell(tmp_path):
+    """Whoever copies a page's cells in their order can run them."""
+    for name in NOTEBOOKS:
+        cells = chapters.code_cells(chapters.read(name))
+        seen = [c.source for c in cells if "remove-cell" not in chapters.tags(c)]
+        (tmp_path / f"{name}.py").write_text("\n\n".join(seen) + "\n", "utf-8")
+    (tmp_path / "known.py").write_text("print(late)\nlate = 1\n")
+    options = ["--isolated", "--select=F821", "--output-format=concise"]
+    run = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", *options, "."],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+    )
+    found = re.findall(r"^(\S+?)\.py:.*F821 (.*)$", run.stdout, re.M)
+    assert ("known", "Undefined name `late`") in found  # the linter minds the order
+    # Both are to be mended, and then taken off this list.
+    left = {"known", "spark-als", "post-mortem"}
+    assert [line for line in found if line[0] not in left] == []
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

@@ -1,12 +1,20 @@
 """Exercises teach and check: what is right passes, what is wrong meets its message."""
 
+import re
+import tomllib
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
 from threadpoolctl import threadpool_limits
 
+from alterations import alterations, same
 from namespace import Namespace, fit_each_once
 from tools import chapters, exercises
+
+# Results that checks need not refuse when altered, each with the reason.
+ALLOWED = tomllib.loads(Path(__file__).with_name("altered_results.toml").read_text())
 
 
 @pytest.fixture
@@ -29,6 +37,31 @@ def printed_in_the_chapter(name, exercise):
         if cell.source in f"{exercise.given}\n\n{exercise.solution}"
         and output.get("name") == "stdout"
     )
+
+
+def altered_results(answered, exercise):
+    """What mistakes make of each result of a solution, and of each two exchanged."""
+    words = set(re.findall(r"\w+", " ".join(exercises.named(exercise.task))))
+    asked = list(exercises.left_open(exercise.stub))
+    for place, name in enumerate(asked):
+        value = answered[name]
+        for what, altered in alterations(value, lambda column: str(column) in words):
+            yield f"{name} {what}", {name: altered}
+        for other in asked[place + 1 :]:
+            if type(value) is type(answered[other]) and not (
+                callable(value) or same(value, answered[other])
+            ):
+                changes = {name: answered[other], other: value}
+                yield f"{name} and {other} exchanged", changes
+
+
+def not_refused(namespace, exercise):
+    """Altered results of the solution, which was tried last, that no check refuses."""
+    for what, changes in altered_results(dict(namespace.answered), exercise):
+        if namespace.passes(exercise, changes) and all(
+            getattr(value, "used", True) for value in changes.values()
+        ):
+            yield what
 
 
 def faults(namespace, name, exercise):
@@ -55,6 +88,10 @@ def faults(namespace, name, exercise):
     stored = len(chapters.variants(name)) == 1 or chapters.have_real_amazon()
     if stored and solution.printed != printed_in_the_chapter(name, exercise):
         yield "the solution prints other things than in the chapter"
+    allowed = ALLOWED.get(exercise.label, {})
+    missed = list(not_refused(namespace, exercise))
+    yield from (f"no check refuses: {what}" for what in missed if what not in allowed)
+    yield from (f"is refused after all: {what}" for what in allowed.keys() - missed)
 
 
 # A wrong answer may divide by zero, and no figure has a screen here.

@@ -48,6 +48,7 @@ class Namespace:
                 model.fit = remembered(model.fit)
         self.clean = dict(self.names)
         self.given = None
+        self.answered = {}
 
     def _run(self, code: str) -> None:
         exec(compile(code, "<exercise>", "exec"), self.names)
@@ -77,10 +78,19 @@ class Namespace:
         self.names.update(names)
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             ran = self._fault(code)
+            self.answered = dict(self.names)
             printed_by_answer = already + printed.getvalue()
             visible = self._fault(f"{guard(exercise.stub)}\n{exercise.check}")
             hidden = self._fault(exercise.hidden)
         return Verdict(ran, visible, hidden, printed_by_answer)
+
+    def passes(self, exercise: Exercise, changes: dict) -> bool:
+        """Whether the last answer tried, with some names changed, passes the checks."""
+        self.names.clear()
+        self.names.update(self.answered | changes)
+        with contextlib.redirect_stdout(io.StringIO()):
+            visible = f"{guard(exercise.stub)}\n{exercise.check}"
+            return not (self._fault(visible) or self._fault(exercise.hidden))
 
 
 def fit_each_once(monkeypatch) -> None:

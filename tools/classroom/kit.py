@@ -28,9 +28,10 @@ Made for Python {python} on {machine}; make a kit of its own for any other.
 
 1. Copy this folder to every machine.
 2. Put your own copy of MovieLens 100K, GroupLens's ml-100k.zip, into `data/`. Its
-   terms do not let us pack it. The Amazon reviews may stand beside it, as
-   Musical_Instruments_5.json.gz; without them the Spark pages use generated reviews and
-   say so. Every other set is generated.
+   terms do not let us pack it. The Amazon reviews of 2014 may stand beside it, as
+   reviews_Musical_Instruments_5.json.gz (without "reviews_" it is the file of 2018,
+   which is refused); without them the Spark pages use generated reviews and say so.
+   Every other set is generated.
 3. The Spark pages need Java 17 or newer. {java}
 4. In this folder: `python install.py`. It needs no network, makes `venv/`, and says
    what is missing. Then `python install.py lab` opens JupyterLab with the chapters,

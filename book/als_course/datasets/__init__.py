@@ -16,7 +16,11 @@ Whatever file the rows arrive in, they count only if their `fingerprint` is the 
 one. ``python -m als_course.datasets`` fetches every set once.
 """
 
-from als_course.datasets.amazon import AMAZON_FINGERPRINT, fetch_amazon_reviews
+from als_course.datasets.amazon import (
+    AMAZON_FINGERPRINT,
+    fetch_amazon_reviews,
+    read_amazon_reviews,
+)
 from als_course.datasets.generated import BIASED_FINGERPRINT, make_biased_ratings
 from als_course.datasets.lookalike import LOOKALIKE_FINGERPRINT, make_amazon_lookalike
 from als_course.datasets.matrix import Dataset, fingerprint, ratings_matrix
@@ -43,4 +47,5 @@ __all__ = [
     "make_amazon_lookalike",
     "make_biased_ratings",
     "ratings_matrix",
+    "read_amazon_reviews",
 ]

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, issparse
 
 from als_course.checks import check_columns
 from als_course.storage import DatasetError
@@ -20,6 +20,7 @@ __all__ = [
     "ratings_frame",
     "ratings_matrix",
     "sha256_of_rows",
+    "sorted_ids",
     "verify",
 ]
 
@@ -118,11 +119,14 @@ def ratings_matrix(
 
     Parameters
     ----------
-    ratings : pandas.DataFrame
-        With the columns ``user_id, item_id, rating``, each pair at most once.
+    ratings : pandas.DataFrame or sparse array
+        A table with the columns ``user_id, item_id, rating``, or a SciPy matrix in the
+        format COO, CSC, CSR, DOK or LIL; each pair at most once. SciPy itself makes CSR
+        of COO by adding up what is stored twice, so that 5 and 4 stars become 9.
     user_ids, item_ids : array_like or None
         The ids of the rows and of the columns, in their order, so that a training and
-        a test set can share their axes. By default the ids that occur, sorted.
+        a test set can share their axes. By default the ids that occur, sorted; of a
+        matrix, its row and column numbers.
 
     Returns
     -------
@@ -135,11 +139,21 @@ def ratings_matrix(
 
     Raises
     ------
+    TypeError
+        If `ratings` is neither a table nor such a matrix.
     ValueError
         If there are no ratings, a column is missing, a rating is not a finite number,
-        an id is missing or not on the axis given, or a pair occurs twice (SciPy would
-        add the two ratings up).
+        an id is missing or not on the axis given, ids mix numbers and text, or a pair
+        occurs twice (SciPy would add the two ratings up).
     """
+    if issparse(ratings):
+        ratings, user_ids, item_ids = _as_table(ratings, user_ids, item_ids)
+    if not isinstance(ratings, pd.DataFrame):
+        raise TypeError(
+            f"ratings must be a table with a row for each rating, got "
+            f"{type(ratings).__name__}; scipy.sparse.csr_array makes the matrix of an "
+            "array in which every 0 is a place without a rating"
+        )
     check_columns(ratings, COLUMNS[:3])
     if ratings.empty:
         raise ValueError("there are no ratings: the table is empty")
@@ -168,6 +182,35 @@ def ratings_matrix(
     return matrix, user_ids, item_ids
 
 
+def sorted_ids(*columns):
+    """Return the ids that occur in columns of ids, sorted.
+
+    Parameters
+    ----------
+    columns : Series
+
+    Returns
+    -------
+    numpy.ndarray
+
+    Raises
+    ------
+    ValueError
+        If an id is missing, or some are numbers and some are text.
+    """
+    ids = pd.concat(columns)
+    if ids.isna().any():
+        raise ValueError(f"column {ids.name} has missing ids; drop such rows first")
+    try:
+        return np.unique(ids.to_numpy())
+    except TypeError as error:
+        kinds = " and ".join(sorted({type(value).__name__ for value in ids}))
+        raise ValueError(
+            f"column {ids.name} mixes {kinds}, so that 1 and '1' are two ids; make "
+            f"them one type, by .astype(str) for example"
+        ) from error
+
+
 def sha256_of_rows(rows):
     """Hash lines of text, whatever their order."""
     return hashlib.sha256("".join(sorted(rows)).encode()).hexdigest()
@@ -190,11 +233,34 @@ def ratings_frame(user_id, item_id, rating, timestamp):
     )
 
 
+def _as_table(matrix, user_ids, item_ids):
+    """Return the stored entries of a sparse matrix as a table, and its axes."""
+    if matrix.ndim != 2 or matrix.format not in ("coo", "csc", "csr", "dok", "lil"):
+        raise TypeError(
+            f"cannot tell which entries of a {matrix.format} array of shape "
+            f"{matrix.shape} are ratings; give two dimensions as COO, CSC or CSR"
+        )
+    entries = matrix.tocoo()
+    axes = [
+        np.arange(size) if ids is None else ids
+        for size, ids in zip(matrix.shape, (user_ids, item_ids), strict=True)
+    ]
+    if tuple(map(len, axes)) != matrix.shape:
+        raise ValueError(
+            f"{len(axes[0])} user_ids and {len(axes[1])} item_ids for a "
+            f"matrix of shape {matrix.shape}"
+        )
+    users, items = (
+        np.asarray(a)[at] for a, at in zip(axes, entries.coords, strict=True)
+    )
+    table = pd.DataFrame({"user_id": users, "item_id": items, "rating": entries.data})
+    return table, *axes
+
+
 def _positions(ids, axis):
     """Return the place of every id on the axis, and the axis."""
-    if ids.isna().any():
-        raise ValueError(f"column {ids.name} has missing ids; drop such rows first")
-    index = pd.Index(np.unique(ids.to_numpy()) if axis is None else axis)
+    found = sorted_ids(ids)
+    index = pd.Index(found if axis is None else axis)
     if not index.is_unique:
         repeated = index[index.duplicated()].tolist()[0]
         raise ValueError(f"{ids.name}s on the axis given repeat, first {repeated!r}")

@@ -1,6 +1,6 @@
 """The half-step of ALS, compiled with Numba: a plain version and a tiled one.
 
-Both do what `als.half_step` does in NumPy. `plain` is the one to read, and the
+Both do what `half_step.half_step` does in NumPy. `plain` is the one to read, and the
 reference; `tiled` is the one to run, several times faster, and may be missing.
 """
 
@@ -33,7 +33,7 @@ def half_step(
         What is added to the diagonal.
     asked : bool array of shape (n_rows,)
         Which rows to solve.
-    formula : als.Formula
+    formula : half_step.Formula
     singular : float
         Smallest over largest pivot, below which a system counts as singular.
     loss : bool

@@ -1,7 +1,7 @@
 """The half-step of ALS, compiled with Numba: the version to read, and the reference.
 
 For each row of ratings, with x_t the fixed factors of what its rating t is about, c_t
-its confidence and p_t its preference, it builds and solves `als.normal_equation`,
+its confidence and p_t its preference, it builds and solves `half_step.normal_equation`,
 
     (holes + Σ_t (c_t - hole) x_t x_tᵀ + penalty I) x = Σ_t c_t p_t x_t.
 
@@ -33,7 +33,7 @@ def compiled(**options):
 
 @njit
 def confidence_and_preference(rating, formula):
-    """Do what `als.Formula` does when called, for one rating of any float type."""
+    """Do what `half_step.Formula` does when called, for one rating of any float."""
     hole, alpha, base = formula
     p = rating
     if hole > 0:

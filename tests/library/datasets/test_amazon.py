@@ -157,3 +157,88 @@ def test_asking_for_an_unknown_kind_of_reviews_is_an_error(monkeypatch):
     monkeypatch.setenv("ALS_COURSE_AMAZON", "fake")
     with pytest.raises(DatasetError, match=r"'fake'.*look-alike"):
         datasets.fetch_amazon_reviews()
+
+
+# -- other editions --------------------------------------------------------------------
+
+REVIEWS_2018 = [
+    {"overall": 5.0, "vote": "2", "verified": True, "reviewTime": "01 1, 2018",
+     "reviewerID": "A1", "asin": "B1", "style": {"Size:": " L"}, "reviewerName": "Jo",
+     "reviewText": "Good", "summary": "Good", "unixReviewTime": 1514764800},
+    {"overall": 1.0, "verified": False, "reviewTime": "01 2, 2018",
+     "reviewerID": "A2", "asin": "B1", "unixReviewTime": 1514851200},  # no text at all
+]  # fmt: skip
+REVIEWS_2023 = [
+    {"rating": 5.0, "title": "Good", "text": "Good", "images": [], "asin": "B9",
+     "parent_asin": "B1", "user_id": "A1", "timestamp": 1514764800123,
+     "helpful_vote": 0, "verified_purchase": True},
+    {"rating": 1.0, "title": "", "text": "", "images": [], "asin": "B1",
+     "parent_asin": "B1", "user_id": "A2", "timestamp": 1514851200000,
+     "helpful_vote": 0, "verified_purchase": True},
+]  # fmt: skip
+RATINGS_2023 = (
+    b"user_id,parent_asin,rating,timestamp\r\n"
+    b"A1,B1,5.0,1514764800123\r\nA2,B1,1.0,1514851200000\r\n"
+)
+OWN_FILES = {
+    "Musical_Instruments_5.json": json_lines(REVIEWS_2018),
+    "Musical_Instruments_5.json.gz": gzip.compress(json_lines(REVIEWS_2018)),
+    "Musical_Instruments.jsonl.gz": gzip.compress(json_lines(REVIEWS_2023)),
+    "Musical_Instruments.jsonl": b"\xef\xbb\xbf" + json_lines(REVIEWS_2023) + b"\n",
+    "Musical_Instruments.csv": RATINGS_2023,
+    "Musical_Instruments.csv.gz": gzip.compress(RATINGS_2023),
+}
+
+
+@pytest.mark.parametrize("name", OWN_FILES)
+def test_own_reviews_of_any_edition_are_the_same_ratings(name, tmp_path):
+    put(tmp_path, {name: OWN_FILES[name]})
+    ratings = datasets.read_amazon_reviews(tmp_path / name)
+    assert ratings.to_dict("list") == {
+        "user_id": ["A1", "A2"],
+        "item_id": ["B1", "B1"],
+        "rating": [5, 1],
+        "timestamp": [1514764800, 1514851200],
+    }
+
+
+def test_own_reviews_of_2014_are_the_ratings_of_the_course(tmp_path):
+    put(tmp_path, {UCSD: json_lines(), KAGGLE: kaggle_csv()})
+    for name in (UCSD, KAGGLE):
+        ratings = datasets.read_amazon_reviews(str(tmp_path / name))
+        assert ratings.rating.tolist() == [1, 2, 3, 4, 5, 1, 2]
+        assert ratings.timestamp.iloc[0] == 1393545600
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"A1,B1,5.0,1514764800\nA2,B1,1.0,1514851200\n", "no review: .*need"),
+        ("a.json", b'{"user": 1}\n', "after 0 reviews: no review"),
+        ("a.json", b"[1]\n", "no review"),
+        ("a.json", json_lines(REVIEWS_2018)[:-9], "after 1 reviews: "),
+        (
+            "a.json",
+            json_lines([REVIEWS_2018[0] | {"overall": 7}]),
+            "overall .* found 7",
+        ),
+        ("a.json.gz", gzip.compress(json_lines(REVIEWS_2018))[:-9], "after"),
+        ("a.json.gz", json_lines(REVIEWS_2018), "after 0 reviews: Not a gzipped file"),
+        ("a.json", b"", "holds no review"),
+    ],
+)
+def test_own_files_that_are_no_reviews_are_refused(name, content, message, tmp_path):
+    put(tmp_path, {name: content})
+    with pytest.raises(DatasetError, match=message):
+        datasets.read_amazon_reviews(tmp_path / name)
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("name", [n for n in OWN_FILES if ".csv" not in n])
+def test_another_edition_among_the_originals_is_named(name, data):
+    put(data, {name: OWN_FILES[name]})
+    edition = "2023" if "jsonl" in name else "2018"
+    with pytest.raises(
+        DatasetError, match=f"edition of {edition}.*read_amazon_reviews"
+    ):
+        datasets.fetch_amazon_reviews()
