@@ -15,6 +15,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 import browser
+from als_course import datasets
 from tools import chapters
 
 pytestmark = pytest.mark.skipif(
@@ -630,3 +631,37 @@ def test_a_quiz_is_a_plain_list_without_scripts(chromium):
         assert quiz.locator(":scope > ul > li").count() >= 3
         assert quiz.get_by_role("button", name="Check").count() == 0
         context.close()
+
+
+# -- the lens over the first page's matrix ---------------------------------------------
+
+
+def test_a_lens_reads_how_much_of_a_block_is_filled(page):
+    ratings = datasets.fetch_movielens_100k().ratings
+    page.goto(HOME)
+    said, matrix = page.locator("#lens-said"), page.locator("#lens-matrix")
+
+    def share(users, films):
+        """Per cent of the places of some users and films, by their places in order."""
+        order = [ratings[c].value_counts() for c in ("user_id", "item_id")]
+        places = [list(counts.index) for counts in order]
+        inside = ratings.user_id.isin(places[0][slice(*users)])
+        inside &= ratings.item_id.isin(places[1][slice(*films)])
+        size = (users[1] - users[0]) * (films[1] - films[0])
+        return 100 * inside.sum() / size
+
+    assert said.inner_text().startswith("users 1 to 58, films 1 to 70: ")
+    corner = int(re.findall(r"(\d+) %", said.inner_text())[0])
+    assert abs(corner - share((0, 58), (0, 70))) < 2  # equal counts may change places
+    matrix.focus()
+    for key in ("ArrowRight", "ArrowDown", "ArrowUp", "ArrowUp"):
+        page.keyboard.press(key)
+    assert said.inner_text().startswith("users 1 to 58, films 71 to 140: ")
+    frame = page.locator("#lens-frame")
+    assert float(frame.get_attribute("x")) == 20
+    page.locator("#lens-sort").click()
+    ids = int(re.findall(r"(\d+) %", said.inner_text())[0])
+    inside = ratings.user_id.le(58) & ratings.item_id.between(71, 140)
+    assert ids == round(100 * inside.sum() / (58 * 70))
+    page.locator("#lens-matrix rect").nth(16 * 24 - 1).hover()
+    assert "films 1612 to 1682" in said.inner_text()
