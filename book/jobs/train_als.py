@@ -299,20 +299,8 @@ def _separator(text):
 class Folder:
     """A folder or file on any file system that Spark knows.
 
-    Parameters
-    ----------
-    spark : SparkSession
-    path : str
-
-    Attributes
-    ----------
-    path : str
-        With its scheme, such as ``file:/data`` or ``hdfs://host/data``.
-
-    Raises
-    ------
-    JobError
-        If the path makes no sense or its file system is unknown or out of reach.
+    Its `path` has the scheme, such as ``file:/data`` or ``hdfs://host/data``. A path
+    that makes no sense, or whose file system is out of reach, raises a `JobError`.
     """
 
     def __init__(self, spark, path):
@@ -409,18 +397,8 @@ class Work(Folder):
 
     A marker ``_done/STAGE`` is written last and holds the number of files and bytes
     there. So neither a name nor a file left by a write or copy that died is trusted.
-
-    Parameters
-    ----------
-    spark : SparkSession
-    args : argparse.Namespace
-
-    Attributes
-    ----------
-    output : Folder
-        What the folder is renamed to.
-    newest : float
-        Time of the latest row, None without times.
+    `output` is what the folder is renamed to; `newest` the time of the latest row, None
+    without times.
     """
 
     def __init__(self, spark, args):
@@ -656,22 +634,9 @@ def reason(error):
 def read_ratings(spark, args):
     """Read the columns as they are in the input.
 
-    Parameters
-    ----------
-    spark : SparkSession
-    args : argparse.Namespace
-
-    Returns
-    -------
-    DataFrame
-        Columns ``user_id``, ``item_id``, ``rating``, ``time`` and `UNREADABLE`. All
-        are text, except from Parquet or a table. A column that is not there, and need
-        not be, is null.
-
-    Raises
-    ------
-    JobError
-        If the format is unknown, a column is missing or of a type that cannot be used.
+    The table has ``user_id``, ``item_id``, ``rating``, ``time`` and `UNREADABLE`. All
+    are text, except from Parquet or a table. A column that is not there, and need not
+    be, is null. An unknown format or column raises a `JobError`.
     """
     columns = {
         args.user_col: "user_id", args.item_col: "item_id",
@@ -898,22 +863,8 @@ def checked_input(spark, args):
 def check_ratings(raw, args):
     """Look at every row once, and refuse the ratings if one is not right.
 
-    Parameters
-    ----------
-    raw : DataFrame
-        From `read_ratings`.
-    args : argparse.Namespace
-
-    Returns
-    -------
-    rows : int
-    newest : float or None
-        The latest time, None if there are no times.
-
-    Raises
-    ------
-    JobError
-        That names the fault, in how many rows it is, and one of them.
+    Returns the number of rows and the latest time, None if there are no times. The
+    `JobError` names the fault, in how many rows it is, and one of them.
     """
     ids = [sf.coalesce(sf.col(f"{kind}_id").cast("string"), sf.lit(""))
            for kind in ("user", "item")]  # fmt: skip
@@ -985,19 +936,9 @@ def faulty(args, name, seen):
 def clean(raw, args, newest=None):
     """Turn checked rows into one rating a user and item.
 
-    Parameters
-    ----------
-    raw : DataFrame
-        From `read_ratings`.
-    args : argparse.Namespace
-    newest : float, optional
-        The latest time, from which ``--half-life`` counts back.
-
-    Returns
-    -------
-    DataFrame
-        ``user_id``, ``item_id`` (text), ``rating``, ``time`` (double, of the latest
-        row). With ``--repeats latest``, of rows of one time, the highest counts.
+    `newest` is the latest time, from which ``--half-life`` counts back. The table has
+    ``user_id``, ``item_id`` (text), ``rating``, ``time`` (double, of the latest row).
+    With ``--repeats latest``, of rows of one time, the highest counts.
     """
     text = [sf.col(name).cast("string").alias(name) for name in ("user_id", "item_id")]
     rating = sf.lit(1.0) if args.repeats == "count" else as_number(raw, "rating", args)
@@ -1033,21 +974,10 @@ def number_ids(ratings, kind, before=None):
 
     The order puts 9 before 10, so ids that are numbers keep their order, and does not
     depend on how the rows are distributed. It costs one sort of the ids, spread over
-    the executors; Spark's StringIndexer collects all ids in the driver instead.
-
-    Parameters
-    ----------
-    ratings : DataFrame
-        With the column ``user_id`` or ``item_id``.
-    kind : {"user", "item"}
-    before : DataFrame, optional
-        Numbers of an earlier run, which stay; new ids are numbered behind them.
-
-    Returns
-    -------
-    DataFrame
-        Columns `kind`, an int, and the id.
-        Spark's ALS takes 2,147,483,647 ids; with more, Spark fails on the overflow.
+    the executors; Spark's StringIndexer collects all ids in the driver instead. Numbers
+    of an earlier run, `before`, stay, and new ids are numbered behind them. The table
+    has the columns `kind` ("user" or "item"), an int, and the id; Spark's ALS takes
+    2,147,483,647 ids, and with more Spark fails on the overflow.
     """
     name = f"{kind}_id"
     ids, first = ratings.select(name).distinct(), 0
@@ -1077,26 +1007,13 @@ def add_numbers(ratings, users, items):
 
 
 def split_ratings(ratings, how, share, seed):
-    """Tell each rating whether it is for training or for testing.
+    """Tell each rating whether it is for training or for testing, as ``part``.
 
-    Parameters
-    ----------
-    ratings : DataFrame
-        Columns ``user``, ``item``, ``user_id``, ``item_id``, ``rating``, ``time``.
-    how : {"time", "hash"}
-        ``time`` holds back the last ``ceil(share * n)`` ratings in the order of time,
-        user and item, as ``als_course.splits.global_time_split`` does; it costs one
-        sort. ``hash`` holds back a rating if a hash of its ids and the seed says so,
-        whatever other ratings there are. It costs nothing, and the test part is `share`
-        of the ratings give or take chance.
-    share : float
-    seed : int
-        Used by ``hash``.
-
-    Returns
-    -------
-    DataFrame
-        Columns ``user``, ``item``, ``rating``, ``time`` and ``part``.
+    ``time`` holds back the last ``ceil(share * n)`` ratings in the order of time, user
+    and item, as ``als_course.splits.global_time_split`` does; it costs one sort.
+    ``hash`` holds back a rating if a hash of its ids and the seed says so, whatever
+    other ratings there are. It costs nothing, and the test part is `share` of the
+    ratings give or take chance.
     """
     if how == "hash":
         hashed = sf.xxhash64("user_id", "item_id", sf.lit(seed).cast("bigint"))
@@ -1126,24 +1043,7 @@ def parts_of(both, args):
 
 
 def train(ratings, args):
-    """Fit ALS.
-
-    Parameters
-    ----------
-    ratings : DataFrame
-        Columns ``user``, ``item`` and ``rating``.
-    args : argparse.Namespace
-
-    Returns
-    -------
-    ALSModel
-        That predicts nan for users and items without factors.
-
-    Raises
-    ------
-    JobError
-        If a system of equations has no single solution.
-    """
+    """Fit ALS, to predict nan for users and items without factors."""
     als = ALS(
         rank=args.rank,
         maxIter=args.max_iter,
@@ -1171,16 +1071,9 @@ def train(ratings, args):
 def add_baselines(test, ratings):
     """Predict the test ratings by the mean, and by damped biases of items and users.
 
-    Parameters
-    ----------
-    test, ratings : DataFrame
-        Columns ``user``, ``item`` and ``rating``; learnt is from `ratings` only.
-
-    Returns
-    -------
-    DataFrame
-        The test ratings with the columns ``global_mean`` and ``biases``. The biases are
-        those of ``als_course.baselines.DampedBiases``; unknown ones are 0.
+    Learnt is from `ratings` only. The columns ``global_mean`` and ``biases`` are added
+    to the test ratings; the biases are those of ``als_course.baselines.DampedBiases``,
+    and unknown ones are 0.
     """
     mean = ratings.agg(sf.avg("rating")).head()[0]
 
@@ -1210,17 +1103,12 @@ def measure(model, training, test, args, keep=DataFrame.persist):
 def measure_errors(model, test, ratings, args):
     """Root mean squared errors of the baselines and of ALS on the test ratings.
 
-    Returns
-    -------
-    report : dict
-        ``test_not_scored`` counts the test ratings of users or items that training
-        never saw, for which ALS has no factors. ``rmse`` gives, for each model,
-        ``all``, over all test ratings, and ``scored``, over those that ALS can score.
-        For ``all``, ALS is helped out by the biases where it has nothing to say. With
-        ``--implicit`` it is None: preferences are no ratings.
-    better : dict
-        By how much the mean squared error of ALS is below that of a baseline, over the
-        ratings that it can score.
+    In the report, ``test_not_scored`` counts the test ratings of users or items that
+    training never saw, for which ALS has no factors. ``rmse`` gives, for each model,
+    ``all``, over all test ratings, where the biases help ALS out, and ``scored``, over
+    those that ALS can score. With ``--implicit`` it is None: preferences are no
+    ratings. Returned as well is by how much the mean squared error of ALS is below that
+    of a baseline, over the ratings that it can score.
     """
     rows = model.transform(add_baselines(test, ratings))
     scored = ~sf.isnan("prediction")
@@ -1255,17 +1143,9 @@ def measure_errors(model, test, ratings, args):
 def intervals(users, names):
     """Mean difference of two models with a normal interval of 95 % over users.
 
-    Parameters
-    ----------
-    users : DataFrame
-        A row a user: ``n``, how many differences, and the sum of them by name.
-    names : list of str
-
-    Returns
-    -------
-    dict
-        ``mean``, ``low``, ``high`` and ``users``, by name. Users are drawn, not their
-        ratings, so the mean is a ratio of two sums, whose error is linearised.
+    `users` has a row a user: ``n``, how many differences, and the sum of them by name.
+    Users are drawn, not their ratings, so the mean is a ratio of two sums, whose error
+    is linearised.
     """
     sums = {f"{name} sum": sf.sum(name) for name in names}
     sums |= {f"{name} square": sf.sum(sf.pow(sf.col(name), 2)) for name in names}
@@ -1292,13 +1172,9 @@ def interval(found, name):
 def measure_ranking(model, test, ratings, args, keep):
     """Precision, recall and nDCG of the lists of ALS and of the most popular items.
 
-    Returns
-    -------
-    report : dict
-        Means over the users who are in both parts and like a test item; definitions as
-        in ``als_course.metrics``. What is liked, ``--liked`` says.
-    better : dict
-        By how much recall and nDCG of ALS are above those of the most popular items.
+    The report has means over the users who are in both parts and like a test item;
+    definitions as in ``als_course.metrics``. What is liked, ``--liked`` says. Returned
+    as well is by how much recall and nDCG of ALS are above those of the most popular.
     """
     n, least = args.top_n, args.liked
     if least is None and not args.implicit:
@@ -1372,23 +1248,8 @@ def require(scores, rival, place):
 def rank_items(model, users, seen, args, keep=DataFrame.persist):
     """Find the best items of users whom the model has factors of.
 
-    Parameters
-    ----------
-    model : ALSModel
-    users : DataFrame
-        Column ``user``, each once.
-    seen : DataFrame
-        Columns ``user`` and ``item``: what is left out of the lists.
-    args : argparse.Namespace
-        ``--top-n`` is their length; ``--lists`` says how they are made.
-    keep : callable, optional
-        Keeps a table in memory.
-
-    Returns
-    -------
-    DataFrame
-        Columns ``user``, ``item``, ``score`` and ``rank``, from 1, highest score first,
-        then lowest item number. A list is shorter where fewer items are left.
+    What is in `seen` is left out. ``rank`` counts from 1, highest score first, then
+    lowest item number; a list is shorter where fewer items are left.
     """
     rank = rank_with_numpy if args.lists == "numpy" else rank_with_spark
     return rank(model, users, seen.select("user", "item"), args.top_n, keep)
@@ -1491,23 +1352,9 @@ def rank_popular(users, ratings, seen, n):
 
 
 def fill_up(best, both, users, items, args):
-    """Fill lists that are too short with the most popular items.
+    """Fill lists that are too short with the most popular items, and name all ids.
 
-    Parameters
-    ----------
-    best : DataFrame
-        From `rank_items`.
-    both : DataFrame
-        All ratings; each user gets a list.
-    users, items : DataFrame
-        From `number_ids`.
-    args : argparse.Namespace
-
-    Returns
-    -------
-    DataFrame
-        Columns ``user_id``, ``item_id``, ``rank``, ``score`` and ``source``: als, or
-        popular, and then the score is null.
+    ``source`` is als, or popular, and then the score is null.
     """
     have = best.groupBy("user").agg(sf.count("*").cast("int").alias("have"))
     short = both.select("user").distinct().join(have, "user", "left")
@@ -1592,10 +1439,7 @@ def check_same(folder, wanted):
 def is_complete(work, args):
     """Tell whether the output is complete already.
 
-    Raises
-    ------
-    JobError
-        If something is there and ``--resume`` is not given or cannot go on with it.
+    What is there and cannot be gone on with, or without ``--resume``, is a `JobError`.
     """
     there = [folder for folder in (work.output, work, work.plan) if folder.exists()]
     if there and not args.resume:

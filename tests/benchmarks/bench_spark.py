@@ -5,8 +5,8 @@ Run it by hand, on a machine that does nothing else::
     python tests/benchmarks/bench_spark.py --ratings 1e5 1e6 --rank 10 --cores 2 \
         --csv book/_static/spark-scaling.csv
 
-Each run adds a row to the CSV, which the page ``spark-cluster`` reads; of several runs
-of the same kind it takes the best of each time, as what disturbs a run only adds to it.
+Each run adds a row to the CSV, which the page ``one-machine-or-cluster`` reads; of
+several runs of the same kind it shows the median and the range.
 Compiled kernels are measured with ``--engine numba`` where `ExplicitALS` has them.
 
 Both engines do the same job, each in a process of its own: start, read the same CSV of
