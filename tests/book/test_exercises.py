@@ -1,5 +1,6 @@
 """Exercises teach and check: what is right passes, what is wrong meets its message."""
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -15,6 +16,17 @@ from tools import chapters, exercises
 
 # Results that checks need not refuse when altered, each with the reason.
 ALLOWED = tomllib.loads(Path(__file__).with_name("altered_results.toml").read_text())
+# Altering the results of these takes minutes: `make alterations` does it every week.
+SLOW = {
+    "als-dialects",
+    "museum",
+    "rank-and-regularisation",
+    "ranking-evaluation",
+    "spark-als",
+    "spark-cluster",
+    "spark-operations",
+    "stochastic-gradient",
+}
 
 
 @pytest.fixture
@@ -88,6 +100,8 @@ def faults(namespace, name, exercise):
     stored = len(chapters.variants(name)) == 1 or chapters.have_real_amazon()
     if stored and solution.printed != printed_in_the_chapter(name, exercise):
         yield "the solution prints other things than in the chapter"
+    if name in SLOW and "ALS_COURSE_ALTER_ALL" not in os.environ:
+        return
     allowed = ALLOWED.get(exercise.label, {})
     missed = list(not_refused(namespace, exercise))
     yield from (f"no check refuses: {what}" for what in missed if what not in allowed)
