@@ -11,7 +11,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from alterations import alterations, same
-from namespace import Namespace, fit_each_once
+from namespace import Namespace, fit_each_once, fit_spark_once
 from tools import chapters, exercises
 
 # Results that checks need not refuse when altered, each with the reason.
@@ -112,9 +112,11 @@ def faults(namespace, name, exercise):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", chapters.teaching_chapters())
 def test_right_answers_pass_and_stubs_and_wrong_ones_meet_their_message(
-    name, in_the_book
+    name, in_the_book, monkeypatch
 ):
     namespace, found = Namespace(chapters.setup_cells(name)), []
+    if "spark" in namespace.clean:
+        fit_spark_once(monkeypatch)
     for exercise in exercises.read(name):
         found += [f"{exercise.label}: {f}" for f in faults(namespace, name, exercise)]
         plt.close("all")

@@ -99,6 +99,25 @@ def fit_each_once(monkeypatch) -> None:
         monkeypatch.setattr(model, "fit", remembered(model.fit))
 
 
+def fit_spark_once(monkeypatch) -> None:
+    """Fit Spark's ALS with the same settings to the same rows once."""
+    from pyspark.ml.recommendation import ALS
+
+    seen, fit = {}, ALS.fit
+
+    def fit_once(self, dataset, params=None):
+        if isinstance(params, (list, tuple)):
+            return fit(self, dataset, params)
+        chosen = self.extractParamMap(params or {}).items()
+        settings = sorted((param.name, str(value)) for param, value in chosen)
+        key = str(settings), dataset.semanticHash()
+        if key not in seen:
+            seen[key] = fit(self, dataset, params)
+        return seen[key]
+
+    monkeypatch.setattr(ALS, "fit", fit_once)
+
+
 def remembered(fit):
     """Give a fit that copies what an equal model has learnt from equal ratings."""
     seen = {}
