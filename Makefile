@@ -18,7 +18,7 @@ endif
 export
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test mutants lab outputs outputs-everywhere classroom grade offline-kit bench clean
+.PHONY: help book pdf test mutants lab outputs outputs-everywhere classroom grade marks offline-kit bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 21
@@ -80,9 +80,14 @@ outputs-everywhere: $(VENV)/installed  ## run all pages as other processors woul
 classroom: $(VENV)/installed  ## make a class's notebooks, answer key and points
 	$(LOCK) _build/.classroom-lock $(BIN)/python -m tools.classroom make
 
+LATENESS = $(if $(DEADLINE),--deadline "$(DEADLINE)") $(if $(LATE),--late $(LATE))
+
 grade: $(VENV)/installed  ## mark a folder of notebooks: make grade SUBMISSIONS=folder
 	@test -n "$(SUBMISSIONS)" || { echo "Name the folder: make grade SUBMISSIONS=folder"; exit 2; }
-	$(LOCK) _build/.classroom-lock $(BIN)/python -m tools.classroom grade $(if $(LIMIT),--limit $(LIMIT)) "$(SUBMISSIONS)"
+	$(LOCK) _build/.classroom-lock $(BIN)/python -m tools.classroom grade $(if $(LIMIT),--limit $(LIMIT)) $(if $(STUDENT),--student "$(STUDENT)") $(if $(SANDBOX),--sandbox $(SANDBOX)) $(LATENESS) "$(SUBMISSIONS)"
+
+marks: $(VENV)/installed  ## write the tables and pages of a class anew, after corrections
+	$(LOCK) _build/.classroom-lock $(BIN)/python -m tools.classroom marks $(LATENESS)
 
 offline-kit: book classroom  ## pack all that a room without a network needs into one folder
 	$(LOCK) _build/.lock $(BIN)/python -m tools.classroom kit
@@ -91,5 +96,6 @@ bench: $(VENV)/installed  ## time ALS beside NumPy, implicit, cmfrec and Spark; 
 	$(BIN)/python -m pip install --quiet -r tests/benchmarks/requirements.txt
 	$(BIN)/python tests/benchmarks/compare.py
 
-clean:  ## remove the site and its caches; the environment and the data stay
-	rm -rf _build
+clean:  ## remove the site and its caches; environment, data and the marks of a class stay
+	find _build -mindepth 1 -maxdepth 1 ! -name classroom -exec rm -rf {} + 2>/dev/null || true
+	find _build/classroom -mindepth 1 -maxdepth 1 ! -name graded -exec rm -rf {} + 2>/dev/null || true

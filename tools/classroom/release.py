@@ -1,30 +1,34 @@
 """Make what a class needs from the chapters' exercises.
 
 Under `_build/classroom`: `release/` for students, `source/` for the teacher (nbgrader's
-names for the two), `answer-key/`, `points.csv` and `points.md`, and the `gradebook.db`
-that grading starts from.
+names for the two), `answer-key/`, `points.csv` and `points.md`, and `release.zip`,
+the one file that a learning platform takes.
 """
 
 import csv
-import os
 import re
 import shutil
-import sys
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from nbgrader.apps import NbGraderAPI
+from nbgrader.preprocessors import (
+    ClearHiddenTests,
+    ClearSolutions,
+    ComputeChecksums,
+    LockCells,
+)
 from traitlets.config import Config
 
 from tools import chapters
+from tools.classroom.assignments import ANSWER_NOTE, HIDDEN_NOTE
 from tools.exercises import Exercise, guard, read
 
 CLASSROOM = chapters.ROOT / "_build" / "classroom"
+MADE = ("release", "source", "answer-key", "warm")
 READY = Path(__file__).with_name("ready.py")
-HIDDEN_NOTE = "# Hidden checks run here when your work is graded."
-ANSWER_NOTE = "# Write your answer in this cell."
 
 
 def data_of(name: str) -> list[str]:
@@ -38,19 +42,14 @@ def uses_java(name: str) -> bool:
     return "get_spark(" in "\n".join(chapters.setup_cells(name))
 
 
-def settings(root: Path) -> Config:
-    """Give nbgrader's settings for a course in this folder."""
-    # nbgrader calls alembic by name, which lies beside this Python.
-    beside = str(Path(sys.executable).parent)
-    if beside not in os.environ["PATH"].split(os.pathsep):
-        os.environ["PATH"] = beside + os.pathsep + os.environ["PATH"]
+def for_students(source: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Take solutions and hidden checks out of a source, as nbgrader does it."""
     config = Config()
-    config.CourseDirectory.course_id = "als"
-    config.CourseDirectory.root = str(root)
-    config.CourseDirectory.db_url = f"sqlite:///{root / 'gradebook.db'}"
     config.ClearSolutions.code_stub = {"python": ANSWER_NOTE}
-    config.Application.log_level = "WARNING"
-    return config
+    notebook, resources = deepcopy(source), {}
+    for step in (LockCells, ClearSolutions, ClearHiddenTests, ComputeChecksums):
+        notebook, resources = step(config=config).preprocess(notebook, resources)
+    return notebook
 
 
 # -- cells ----------------------------------------------------------------------------
@@ -215,17 +214,19 @@ def write_points(names: list[str], folder: Path) -> None:
 
 
 def make(names: list[str], folder: Path = CLASSROOM) -> None:
-    """Write everything for these chapters into a folder, which is emptied before."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Write everything for these chapters into a folder; what was graded stays."""
+    for part in MADE:
+        shutil.rmtree(folder / part, ignore_errors=True)
+    (folder / "release.zip").unlink(missing_ok=True)
     (folder / "answer-key").mkdir(parents=True)
-    api = NbGraderAPI(config=settings(folder))
     for name in names:
         source = folder / "source" / name / f"{name}.ipynb"
         source.parent.mkdir(parents=True)
-        nbformat.write(source_notebook(name), source)
-        made = api.generate_assignment(name, force=True, create=True)
-        if not made["success"]:
-            raise RuntimeError(f"nbgrader refused {name}:\n{made['log']}")
+        notebook = source_notebook(name)
+        nbformat.write(notebook, source)
+        released = folder / "release" / name / f"{name}.ipynb"
+        released.parent.mkdir(parents=True)
+        nbformat.write(for_students(notebook), released)
         key = folder / "answer-key" / f"{name}.md"
         key.write_text(answer_key(name), "utf-8")
     write_points(names, folder)
@@ -233,3 +234,4 @@ def make(names: list[str], folder: Path = CLASSROOM) -> None:
     for part in ("als_course", "jobs"):
         shutil.copytree(chapters.BOOK / part, folder / "release" / part, ignore=ignore)
     shutil.copy(chapters.ROOT / "requirements.txt", folder / "release")
+    shutil.make_archive(folder / "release", "zip", folder, "release")
