@@ -77,8 +77,8 @@ outputs: $(VENV)/installed  ## write stored outputs anew, all or CHAPTER=name; r
 outputs-everywhere: $(VENV)/installed  ## run all pages as other processors would; list what moves
 	$(BIN)/python -m tools.everywhere $(CHAPTER)
 
-classroom: $(VENV)/installed  ## make a class's notebooks, answer key and points
-	$(LOCK) _build/.classroom-lock $(BIN)/python -m tools.classroom make
+classroom: $(VENV)/installed  ## make a class's notebooks, answer key and points; SITE_URL=address links to the chapters
+	$(LOCK) _build/.classroom-lock $(BIN)/python -m tools.classroom make $(if $(SITE_URL),--site "$(SITE_URL)")
 
 LATENESS = $(if $(DEADLINE),--deadline "$(DEADLINE)") $(if $(LATE),--late $(LATE))
 

@@ -179,7 +179,8 @@ def the_class(small, outside):
         ("syntax", first("total = = 1"), (0, 4), "ex1: no Python", False),
         ("elsewhere", new().solve(2).add("small_ex2-hidden", "total = 6"), (0, 4),
          "ex1: total stands in another cell", False),
-        ("overwrites", second("counts = 7\ndef double(x):\n    return 2*x"), ALL, "", False),
+        ("overwrites", second("counts = 7\ndef double(x):\n    return 2*x"), ALL, "",
+         False),
         ("printing", solved().add("small_ex1", "print('again ' * 10**7)"), ALL, "",
          False),
         ("asks", first("total = int(input())"), (0, 4), "", False),
@@ -211,7 +212,8 @@ def the_class(small, outside):
         ("display", trick(DISPLAY), (0, 0), "look at", True),
         ("no asserts", trick(NO_ASSERTS), (0, 0), "look at", True),
         ("no code", trick(NO_CODE), (0, 0), "look at", True),
-        ("patched", new().answer(1, PATCHED), (0, 0), "numpy.isclose was changed", True),
+        ("patched", new().answer(1, PATCHED), (0, 0), "numpy.isclose was changed",
+         True),
         ("false numpy", new().answer(1, FALSE_NUMPY), (0, 0), "np is the chapter's",
          False),
         ("compile", new().answer(1, COMPILE), (0, 0), "compile was changed", True),
@@ -446,7 +448,9 @@ def test_names_of_moodle_canvas_macos_and_windows_are_read(small, tmp_path):
     notebook = Student(small.assignment).solve().notebook
     hand_in(tmp_path, "Jürgen Müller_1234567_assignsubmission_file_/a.ipynb", notebook)
     hand_in(tmp_path, "meierada_LATE_12345_6789013_small-2.ipynb", notebook)
-    hand_in(tmp_path, "anna/r.ipynb", notebook)
+    signed = Student(small.assignment).solve()
+    signed.cell("small-name").source += "Anna Blume"
+    hand_in(tmp_path, "anna/r.ipynb", signed.notebook)
     hand_in(tmp_path, "anna/__MACOSX/._r.ipynb", notebook)
     hand_in(tmp_path, "anna/.ipynb_checkpoints/r-checkpoint.ipynb", notebook)
     hand_in(tmp_path, "Zoe\u0301.IPYNB", notebook)
@@ -455,6 +459,7 @@ def test_names_of_moodle_canvas_macos_and_windows_are_read(small, tmp_path):
     found = {s.student: s for s in submissions.find(tmp_path, small.known)}
     assert set(found) == {"Jürgen Müller", "meierada", "anna", "Zoé", "bom"}
     assert all(s.assignment == "small" for s in found.values())
+    assert (found["anna"].name, found["bom"].name) == ("Anna Blume", "")
     assert found["Jürgen Müller"].identifier == "1234567"
     assert (found["meierada"].identifier, found["meierada"].late) == ("12345", True)
 

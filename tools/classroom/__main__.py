@@ -11,7 +11,8 @@ from tools.classroom import assignments, grade, kit, marks, release, sandbox
 
 def make(options: argparse.Namespace) -> None:
     """Make the assignments of the chapters named, or of all."""
-    release.make(options.chapters or chapters.teaching_chapters())
+    names = options.chapters or chapters.teaching_chapters()
+    release.make(names, site=options.site or "")
     print(f"For students: {release.CLASSROOM / 'release'}, and release.zip beside it")
     print(f"For the teacher: {release.CLASSROOM}/source, answer-key and points.md")
 
@@ -29,7 +30,7 @@ def mark(options: argparse.Namespace) -> None:
     if way == "none":
         print("SANDBOX=none: the notebooks run with all your rights.")
     if not (release.CLASSROOM / "release").exists():
-        make(argparse.Namespace(chapters=[]))
+        make(argparse.Namespace(chapters=[], site=""))
     grade.fetch_data(assignments.read_all(release.CLASSROOM))
     settings = grade.Settings(
         limit=options.limit,
@@ -70,6 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("make", help=make.__doc__)
     command.add_argument("chapters", nargs="*", help="all, where none is named")
+    command.add_argument("--site", help="address of the site, to link to chapters")
     command.set_defaults(run=make)
     late = argparse.ArgumentParser(add_help=False)
     late.add_argument("--out", type=Path, default=grade.GRADED)

@@ -502,6 +502,7 @@ def grade(submission: Submission, assignments: dict, settings: Settings) -> Resu
         file=submissions.readable(submission.path.name) if submission.path else "",
         assignment=submission.assignment,
         identifier=submission.identifier,
+        name=submission.name,
         time=f"{submission.time:%Y-%m-%d %H:%M}" if submission.time else "",
         late=submission.late,
         remarks=submission.remarks,

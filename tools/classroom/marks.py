@@ -46,6 +46,7 @@ class Result:
     file: str
     assignment: str | None = None
     identifier: str = ""
+    name: str = ""
     time: str = ""
     late: bool = False
     remarks: list[str] = field(default_factory=list)
@@ -256,7 +257,7 @@ class Store:
     def _write_marks(self) -> None:
         labels = dict.fromkeys(x for r in self.rows() for x in r.answers)
         same = self.same_as()
-        head = ["student", "id", "assignment", "points", "of", *labels]
+        head = ["student", "id", "name", "assignment", "points", "of", *labels]
         head += ["days_late", "needs_review", "same_as", "handed_in", "file", "remarks"]
         table = [head]
         for result in self.rows():
@@ -266,6 +267,7 @@ class Store:
                 [
                     result.student,
                     result.identifier,
+                    result.name,
                     result.assignment or "",
                     plain(self.total(result)),
                     self.possible(result),

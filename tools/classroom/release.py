@@ -56,13 +56,19 @@ def for_students(source: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def cell(kind, source: str, grade_id: str, points: int | None = None, **flags):
-    """Make a cell as nbgrader wants it; all but solutions are locked."""
+    """Make a cell as nbgrader wants it; all but solutions are locked.
+
+    Answers and checks have the tag with which Jupyter goes on after an error: who
+    leaves an exercise out still sees the checks of the next.
+    """
     flags = {"solution": False, "locked": not flags.get("solution"), **flags}
     about = {"grade_id": grade_id, "grade": points is not None, "task": False, **flags}
     about["schema_version"] = 3
     if points is not None:
         about["points"] = points
     made = kind(source, metadata={"nbgrader": about})
+    if flags["solution"] or points is not None:
+        made.metadata["tags"] = ["raises-exception"]
     made.id = grade_id
     return made
 
@@ -75,6 +81,30 @@ def captions(name: str) -> dict[str, str]:
     return {figure["name"]: figure["caption"] for figure in figures}
 
 
+@cache
+def titles() -> dict[str, str]:
+    """Read what every label of the book stands above: headings and exercises."""
+    found = {}
+    for page in chapters.pages():
+        text = chapters.page_path(page).read_text("utf-8")
+        found |= dict(re.findall(r"^\(([\w-]+)\)=\n+#+ (.+)$", text, re.M))
+        exercise = r"^```\{exercise-start\} (.+)\n:label: (\S+)$"
+        found |= {label: title for title, label in re.findall(exercise, text, re.M)}
+    return found
+
+
+@cache
+def equations() -> dict[str, str]:
+    """Read the equations of the book that have a label."""
+    found = {}
+    for page in chapters.pages():
+        text = chapters.page_path(page).read_text("utf-8")
+        numbered = r"^\$\$\n((?:(?!\$\$).*\n)+?)\$\$ *\(([\w-]+)\)$"
+        for formula, label in re.findall(numbered, text, re.M):
+            found[label] = " ".join(formula.split())
+    return found
+
+
 def plain(text: str, name: str) -> str:
     """Write the text of a chapter for a notebook that stands alone."""
 
@@ -82,6 +112,10 @@ def plain(text: str, name: str) -> str:
         if kind == "numref":
             caption = captions(name)[target or said]
             return f'the figure "{caption.split(". ")[0].rstrip(".")}"'
+        if kind == "eq":
+            return f"${equations()[said]}$"
+        if kind == "ref" and target is None:
+            return f"*{titles()[said]}*"
         return "" if kind.startswith("cite") else said
 
     return chapters.to_markdown(text, role)
@@ -127,22 +161,42 @@ def exercise_cells(exercise: Exercise, name: str) -> list:
     ]
 
 
-def source_notebook(name: str) -> nbformat.NotebookNode:
-    """Write a chapter's exercises as nbgrader's source."""
+NAME = "**Your name:** "
+LICENCE = (
+    "*From* Alternating Least Squares, from the first rating to the cluster*. Text "
+    "under CC BY 4.0, code under BSD 3-Clause; the data belong to neither.*"
+)
+
+
+def source_notebook(name: str, site: str = "") -> nbformat.NotebookNode:
+    """Write a chapter's exercises as nbgrader's source.
+
+    Parameters
+    ----------
+    name : str
+        The chapter.
+    site : str
+        Address of the site, for a link to the chapter.
+    """
     exercises = read(name)
     total = sum(2 * exercise.points for exercise in exercises)
+    title = chapters.title(name)
+    where = f"[{title}]({site.rstrip('/')}/book/{name}.html)" if site else f"*{title}*"
     opening = (
-        f"# Exercises: {chapters.title(name)}\n\n"
-        f"{len(exercises)} exercises, {total} points.\n"
+        f"# Exercises: {title}\n\n"
+        f"{len(exercises)} exercises, {total} points, for the chapter {where}.\n"
         "Answer in the cells that say so. You may add cells; all other cells are put "
         "back as they were before your work is graded.\n"
         "Before you hand in: *Restart the kernel and run all cells*. A check that "
-        "prints nothing has passed; one that fails says what it thinks went wrong.\n"
+        "prints nothing has passed; one that fails says what it thinks went wrong, "
+        "and the cells below it run all the same.\n"
         "Hidden checks ask the same of other values. They give half of the points."
+        f"\n\n{LICENCE}"
     )
     before = "What these exercises use of the chapter:"
     cells = [
         cell(new_markdown_cell, opening, f"{name}-opening"),
+        cell(new_markdown_cell, NAME, f"{name}-name", locked=False),
         cell(new_code_cell, ready_cell(name), f"{name}-ready"),
         cell(new_markdown_cell, before, f"{name}-before"),
     ]
@@ -213,7 +267,7 @@ def write_points(names: list[str], folder: Path) -> None:
 # -- making ---------------------------------------------------------------------------
 
 
-def make(names: list[str], folder: Path = CLASSROOM) -> None:
+def make(names: list[str], folder: Path = CLASSROOM, site: str = "") -> None:
     """Write everything for these chapters into a folder; what was graded stays."""
     for part in MADE:
         shutil.rmtree(folder / part, ignore_errors=True)
@@ -222,7 +276,7 @@ def make(names: list[str], folder: Path = CLASSROOM) -> None:
     for name in names:
         source = folder / "source" / name / f"{name}.ipynb"
         source.parent.mkdir(parents=True)
-        notebook = source_notebook(name)
+        notebook = source_notebook(name, site)
         nbformat.write(notebook, source)
         released = folder / "release" / name / f"{name}.ipynb"
         released.parent.mkdir(parents=True)

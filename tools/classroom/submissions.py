@@ -29,6 +29,7 @@ class Submission:
     path: Path | None
     identifier: str = ""  # the number that the school's platform wrote into the name
     late: bool = False  # whether the platform said so
+    name: str = ""  # as the student wrote it into the notebook
     time: datetime | None = None
     assignment: str | None = None
     notebook: nbformat.NotebookNode | None = None
@@ -162,6 +163,11 @@ def open_notebook(submission: Submission, assignments: dict[str, Assignment]) ->
     if not any(grade_id(cell) for cell in notebook.cells):
         say("recognised by text: the marks of its cells were lost")
     submission.notebook = restore(notebook, assignments[assignment], say)
+    for cell, name in zip(
+        notebook.cells, names_of(notebook, assignments[assignment]), strict=True
+    ):
+        if name == f"{assignment}-name":
+            submission.name = readable(cell.source.partition(":**")[2].strip())[:100]
     submission.assignment, submission.needs_review = assignment, False
     return None
 
