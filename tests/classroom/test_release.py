@@ -250,24 +250,80 @@ def test_the_teaching_page_lists_the_mistakes_of_every_chapter():
     assert sorted(listed) == sorted(chapters.teaching_chapters())
 
 
-def test_the_exercises_of_a_session_fit_into_its_thirty_minutes():
+def sessions():
+    """The sessions of the teaching page, and their number."""
+    page = chapters.page_path("teaching").read_text("utf-8")
+    page = page[: page.index("## A workshop of one day")]
+    parts = re.split(r"^### Session \d\. .*\n", page, flags=re.M)[1:]
+    assert len(parts) == 8
+    return list(enumerate(parts, start=1))
+
+
+def minutes_of(label):
+    """How long an exercise says that it takes."""
     minutes = {"ten": 10, "fifteen": 15, "twenty": 20, "twenty-five": 25}
     minutes |= {"thirty": 30, "forty": 40}
-    page = chapters.page_path("teaching").read_text("utf-8")
-    sessions = re.split(r"^### Session \d", page, flags=re.M)[1:]
-    assert len(sessions) == 6
-    for number, session in enumerate(sessions, start=1):
-        paragraph = re.search(r"\*\*Exercise\b.*\n.*", session)[0]
-        named = re.findall(r"<(\S+_ex\d)>", paragraph.split("Without Java")[0])
+    text = chapters.page_path(label.split("_ex")[0]).read_text("utf-8")
+    block = text[text.index(f":label: {label}\n") :]
+    return minutes[re.search(r"\*Level \d, (\S+) minutes", block)[1]]
+
+
+def test_the_exercises_of_a_session_fit_into_its_thirty_minutes():
+    for number, session in sessions():
+        paragraph = re.search(r"\*\*Exercise\b.*", session)[0]
+        paragraph = re.split("Without Java|Who is done", paragraph)[0]
+        named = re.findall(r"<(\S+_ex\d)>", paragraph)
         assert named, number
-        asked = []
-        for label in named:
-            text = chapters.page_path(label.split("_ex")[0]).read_text("utf-8")
-            block = text[text.index(f":label: {label}\n") :]
-            asked.append(minutes[re.search(r"\*Level \d, (\S+) minutes", block)[1]])
+        asked = [minutes_of(label) for label in named]
         if "at home" in paragraph:  # the last is begun in the room
             asked.pop()
         assert sum(asked) <= 30, f"session {number}: {named} take {sum(asked)} minutes"
+
+
+def test_every_session_plans_each_of_its_ninety_minutes():
+    for number, session in sessions():
+        rows = re.findall(r"^\| (\d+) to (\d+) \|", session, re.M)
+        spans = [(int(start), int(end)) for start, end in rows]
+        assert [a for a, _ in spans] == [0, *(b for _, b in spans[:-1])], number
+        assert spans[-1][1] == 90, number
+        for word in ("**Goal.**", "**Demo**", "**Discussion", "Close with", "board"):
+            assert word in session, (number, word)
+
+
+def test_every_chapter_of_a_session_was_given_to_read_before():
+    page = chapters.page_path("teaching").read_text("utf-8")
+    letter = page[page.index("### A letter") : page.index("(teaching-sessions)=")]
+    given = {"ratings-and-sparsity"}
+    assert chapters.title("ratings-and-sparsity") in letter
+    for number, session in sessions():
+        line = re.search(r"^\*\*Chapters?\.\*\* (.*)$", session, re.M)[1]
+        named = re.findall(r"\{ref\}`([\w-]+)`", line.split("A group that")[0])
+        assert named, number
+        assert set(named) <= given, number
+        homework = re.search(r"^\*\*Homework\.\*\* (.*)$", session, re.M)[1]
+        given |= set(re.findall(r"\{ref\}`([\w-]+)`", homework))
+
+
+def test_the_sections_that_sessions_and_notes_name_are_there(classroom):
+    notes = (classroom / "answer-key" / "sessions.md").read_text("utf-8")
+    assert "{shown}" not in notes
+    page = chapters.page_path("teaching").read_text("utf-8")
+    shown = release.SHOWN.findall(release.SESSIONS.read_text("utf-8"))
+    for name, section in shown:
+        assert f"*{section}*" in page, section
+        assert release.printed(name, section), section
+    for text in ("**The wrong vote.**", "**Discussion"):
+        assert notes.count(text) == 8
+    headings = {
+        heading
+        for name in chapters.teaching_chapters()
+        for heading in re.findall(
+            r"^##+ (.+)$", chapters.page_path(name).read_text("utf-8"), re.M
+        )
+    }
+    for _, session in sessions():
+        for demo in re.findall(r"\*\*Demo\*\*, (.*)", session):
+            assert re.findall(r"\*([A-Z][^*]+)\*", demo)[0] in headings, demo
 
 
 def tiny_wheel(folder):
@@ -290,9 +346,9 @@ def tiny_wheel(folder):
 
 def test_a_kit_installs_where_there_is_no_network(tmp_path, monkeypatch):
     """With one wheel for all; the real ones are a gigabyte and need an index."""
-    for made in ("html", "classroom/release"):
-        (tmp_path / made).mkdir(parents=True)
-        (tmp_path / made / "index.html").write_text("made")
+    (tmp_path / "html").mkdir()
+    (tmp_path / "html" / "index.html").write_text("made")
+    release.make([CHAPTER], tmp_path / "classroom")
     monkeypatch.setattr(kit, "SITE", tmp_path / "html")
     monkeypatch.setattr(kit, "CLASSROOM", tmp_path / "classroom")
     (tmp_path / "index").mkdir()
@@ -300,27 +356,36 @@ def test_a_kit_installs_where_there_is_no_network(tmp_path, monkeypatch):
     (tmp_path / "requirements.txt").write_text("tiny-course==1.0\n")
     offline = ("--no-index", "--find-links", str(tmp_path / "index"))
     kit.pack(tmp_path / "kit", tmp_path / "requirements.txt", offline)
-    packed = {path.name for path in (tmp_path / "kit").iterdir()}
-    assert packed >= {
-        "README.md", "assignments", "course", "data", "install.py", "site", "wheels",
-    }  # fmt: skip
+    packed = {
+        side: {path.name for path in (tmp_path / "kit" / side).iterdir()}
+        for side in ("students", "teacher")
+    }
+    both = {"data", "install.py", "requirements.txt"}
+    assert packed["students"] == both | {"assignments", "wheels"}
+    assert packed["teacher"] == both | {"course", "site", "classroom"}
     names = [path.name for path in (tmp_path / "kit").rglob("*")]
     assert not [
         n for n in names if n.endswith((".zip", ".inter", ".gz")) or n == "u.data"
     ]
-    assert (tmp_path / "kit" / "course" / "book" / f"{CHAPTER}.md").exists()
+    assert (tmp_path / "kit/teacher/course/book" / f"{CHAPTER}.md").exists()
+    secret = exercises.read(CHAPTER)[0]
+    for path in (tmp_path / "kit" / "students").rglob("*"):
+        if path.is_file() and path.suffix != ".whl":
+            said = path.read_text("utf-8")
+            assert secret.solution not in said, path
+            assert secret.hidden not in said, path
     apart = ["unshare", "--user", "--map-root-user", "--net"]
     if subprocess.run([*apart, "true"], capture_output=True).returncode:
         apart = []  # no namespaces here: pip itself is told not to ask
     installed = subprocess.run(
-        [*apart, sys.executable, tmp_path / "kit" / "install.py"],
+        [*apart, sys.executable, tmp_path / "kit/students/install.py"],
         capture_output=True,
         text=True,
         env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
     )
     assert installed.returncode == 0, installed.stderr
     assert "als_course.datasets is not ready" in installed.stdout
-    python = next((tmp_path / "kit" / "venv").glob("*/python"))
+    python = next((tmp_path / "kit/students/venv").glob("*/python"))
     said = subprocess.run(
         [python, "-c", "import tiny_course; print(tiny_course.answer)"],
         capture_output=True,

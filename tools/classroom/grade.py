@@ -22,7 +22,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -84,6 +84,7 @@ class Kernel:
 
     def __init__(self, process, limit: float, options: dict):
         self.process, self.limit = process, limit
+        self.longest = 0.0  # seconds of work of a student's cell
         self.lines: queue.Queue = queue.Queue()
         self.notes: list[tuple[str, str]] = []
         threading.Thread(target=self._read, daemon=True).start()
@@ -147,7 +148,11 @@ class Kernel:
         self.notes.clear()
         number, limit = secrets.token_hex(8), self.limit * factor
         self._send({"id": number, "do": do, "limit": limit, **request})
-        return self._wait(number, 3 * limit + 10 if factor == 1 else 3 * limit + START)
+        more = 10 if factor == 1 else START  # the chapter's cells may wait for a disk
+        reply = self._wait(number, 3 * limit + more)
+        if factor == 1 and isinstance(reply.get("took"), float):
+            self.longest = max(self.longest, reply["took"])
+        return reply
 
 
 @contextmanager
@@ -294,6 +299,7 @@ class Grading:
         self.place: int | None = None
         self.stopped: set[str] = set()  # exercises whose checks took too long
         self.honest = True
+        self.longest = 0.0
         limit = settings.limit
         seconds = max(NOTEBOOK, (PATIENCE + 2 * SETUP) * limit)
         self.end = datetime.now().timestamp() + seconds
@@ -306,6 +312,7 @@ class Grading:
             try:
                 with started(self.assignment, self.settings, self.warm_up) as kernel:
                     self.run(kernel)
+                    self.longest = kernel.longest
             except EndedError as reason:
                 if not self.go_on(str(reason)):
                     break
@@ -521,16 +528,24 @@ def grade(submission: Submission, assignments: dict, settings: Settings) -> Resu
     return result
 
 
-def rehearse(assignment: Assignment, settings: Settings) -> list[str]:
-    """Grade the book's own solutions: what they do not get, nobody can get here."""
-    notebook = nbformat.from_dict(assignment.release)
-    notebook = nbformat.reads(nbformat.writes(notebook), as_version=4)
+def rehearse(assignment: Assignment, settings: Settings) -> tuple[list[str], float]:
+    """Grade the book's own solutions: what they do not get, nobody can get here.
+
+    Returns
+    -------
+    lines : list of str
+        What went wrong.
+    seconds : float
+        The time of its longest cell, without which no student should be left.
+    """
+    notebook = nbformat.reads(nbformat.writes(assignment.release), as_version=4)
     solutions = {task.label: task.solution for task in assignment.tasks}
     for cell in notebook.cells:
         cell.source = solutions.get(grade_id(cell), cell.source)
     submission = Submission("the book", None, notebook=notebook)
     result = Result("the book", "", assignment.name)
-    grading = Grading(submission, assignment, settings, result, warm_up=True)
+    patient = replace(settings, limit=SETUP * settings.limit)
+    grading = Grading(submission, assignment, patient, result, warm_up=True)
     grading.grade()
     found = []
     for task in assignment.tasks:
@@ -538,7 +553,8 @@ def rehearse(assignment: Assignment, settings: Settings) -> list[str]:
         if answer.visible + answer.hidden < 2 * task.points:
             why = answer.stopped_with or answer.visible_said or answer.hidden_said
             found.append(f"here the book's own solution fails: {task.title} ({why})")
-    return found + [f"here the book's own solution has: {x}" for x in result.remarks]
+    found += [f"here the book's own solution has: {x}" for x in result.remarks]
+    return found, grading.longest
 
 
 # -- the class ------------------------------------------------------------------------
@@ -559,15 +575,19 @@ def grade_all(
         found = [s for s in found if s.student == student]
         if not found:
             raise SystemExit(f"{folder} has nothing of a student called {student}")
-    warnings = {}
+    warnings, own = {}, {}
     for name in sorted({s.assignment for s in found if s.notebook is not None}):
-        warnings[name] = rehearse(assignments[name], settings)
+        warnings[name], seconds = rehearse(assignments[name], settings)
+        own[name] = replace(settings, limit=max(settings.limit, 3 * seconds))
         for line in warnings[name]:
             print(f"{name}: {line}", flush=True)
     store = marks.Store(out, assignments, rule)
     results = []
     with ThreadPoolExecutor(settings.workers) as pool:
-        waiting = [pool.submit(grade, s, assignments, settings) for s in found]
+        waiting = [
+            pool.submit(grade, s, assignments, own.get(s.assignment, settings))
+            for s in found
+        ]
         for future in as_completed(waiting):
             result = future.result()
             for line in warnings.get(result.assignment, ()):

@@ -28,6 +28,8 @@ from tools.exercises import Exercise, guard, read
 
 CLASSROOM = chapters.ROOT / "_build" / "classroom"
 MADE = ("release", "source", "answer-key", "warm")
+SESSIONS = Path(__file__).with_name("sessions.md")
+SHOWN = re.compile(r"^\{shown\} (\S+): (.+)$", re.M)
 READY = Path(__file__).with_name("ready.py")
 
 
@@ -234,6 +236,36 @@ def answer_key(name: str) -> str:
     return "\n\n".join(lines) + "\n"
 
 
+def printed(name: str, section: str) -> list[str]:
+    """List what the cells of a section of a chapter print, as it is stored."""
+    stored = nbformat.read(chapters.stored_path(name, chapters.REAL), as_version=4)
+    outputs = {cell.source: cell.outputs for cell in stored.cells}
+    found, inside = [], False
+    for cell in chapters.read(name).cells:
+        if cell.cell_type == "markdown":
+            for heading in re.findall(r"^##+ (.+)$", cell.source, re.M):
+                inside = heading == section
+        elif inside and "remove-cell" not in chapters.tags(cell):
+            for output in outputs.get(cell.source, ()):
+                text = output.get("text") or output.get("data", {}).get("text/plain")
+                found += [text.rstrip()] if text else []
+    return found
+
+
+def session_notes() -> str:
+    """Write the teacher's notes, with what the room will see."""
+
+    def show(line: re.Match) -> str:
+        name, section = line.groups()
+        blocks = "".join(f"```text\n{text}\n```\n\n" for text in printed(name, section))
+        return f"**{section}** ({chapters.title(name)})\n\n{blocks}".rstrip() + "\n"
+
+    text = SESSIONS.read_text("utf-8")
+    head, _, rest = text.partition("\n\nFor the teacher alone")
+    rest = rest.split("\n\n", 1)[1]
+    return f"{head}\n\n{SHOWN.sub(show, rest)}"
+
+
 def points_rows(names: list[str]) -> list[dict]:
     """List the points of every exercise."""
     return [
@@ -283,6 +315,8 @@ def make(names: list[str], folder: Path = CLASSROOM, site: str = "") -> None:
         nbformat.write(for_students(notebook), released)
         key = folder / "answer-key" / f"{name}.md"
         key.write_text(answer_key(name), "utf-8")
+    notes = folder / "answer-key" / "sessions.md"
+    notes.write_text(session_notes(), "utf-8")
     write_points(names, folder)
     ignore = shutil.ignore_patterns("__pycache__")
     for part in ("als_course", "jobs"):

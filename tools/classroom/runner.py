@@ -18,6 +18,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from types import ModuleType
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -316,6 +317,7 @@ def main() -> None:
         request = json.loads(line)
         act = {"run": kernel.run, "begin": kernel.begin, "check": kernel.check}
         rung.clear()
+        begin = time.process_time()
         try:
             set_alarm(request["limit"])
             try:
@@ -324,7 +326,8 @@ def main() -> None:
                 set_alarm(0)
         except Stopped:
             reply = {"stopped": True}
-        send({"id": request["id"], **reply})
+        took = time.process_time() - begin
+        send({"id": request["id"], "took": took, **reply})
 
 
 if __name__ == "__main__":
