@@ -18,7 +18,7 @@ endif
 export
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test mutants lab outputs outputs-everywhere classroom grade marks offline-kit bench clean
+.PHONY: help book pdf test mutants lab outputs outputs-everywhere classroom grade marks rehearse offline-kit bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 21
@@ -88,6 +88,9 @@ grade: $(VENV)/installed  ## mark a folder of notebooks: make grade SUBMISSIONS=
 
 marks: $(VENV)/installed  ## write the tables and pages of a class anew, after corrections
 	$(LOCK) _build/.classroom-lock $(BIN)/python -m tools.classroom marks $(LATENESS)
+
+rehearse: classroom  ## grade the book's own solutions; each must get full marks and no remark
+	$(LOCK) _build/.classroom-lock $(BIN)/python -m tools.classroom rehearse $(if $(SANDBOX),--sandbox $(SANDBOX)) $(CHAPTER)
 
 offline-kit: book classroom  ## pack all that a room without a network needs into one folder
 	$(LOCK) _build/.lock $(BIN)/python -m tools.classroom kit

@@ -189,7 +189,7 @@ def the_class(small, outside):
         ("stubborn", first(STUBBORN), (0, 4), f"answer {STOPPED}", False),
         ("loop in function", second(f"def double(x):\n    {LOOP[:-4]}  pass"),
          (2, 0), f"ex2: the answer {STOPPED}", False),
-        ("all memory", first("a = [bytearray(10**8) for _ in range(99)]"),
+        ("all memory", first("a = bytearray(10**12)"),
          (0, 4), "ex1: the answer took all the memory" if LINUX else "", False),
         ("os-exit", second("import os\nos._exit(0)"), (2, 0),
          "ex2: the answer ended the kernel", False),

@@ -197,7 +197,7 @@ def test_every_chapter_with_exercises_can_be_handed_out(tmp_path):
 
 def test_the_commands_of_the_makefile_are_the_programs_commands():
     makefile = (chapters.ROOT / "Makefile").read_text("utf-8")
-    for command in ("make", "grade", "marks", "kit"):
+    for command in ("make", "grade", "marks", "rehearse", "kit"):
         assert f"$(BIN)/python -m tools.classroom {command}" in makefile
         with pytest.raises(SystemExit) as ended:
             main([command, "--help"])
