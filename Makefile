@@ -18,7 +18,7 @@ endif
 export
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test mutants lab outputs outputs-everywhere classroom grade marks rehearse offline-kit bench clean
+.PHONY: help book pdf test cluster mutants lab outputs outputs-everywhere classroom grade marks rehearse offline-kit bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 21
@@ -64,6 +64,9 @@ test: $(VENV)/installed  ## run every check, quick ones first
 $(VENV)/mutants: tests/mutants/requirements.txt $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --upgrade --target $@ -r $<
 	touch $@
+
+cluster: $(VENV)/installed  ## kill workers and drivers of a cluster that fits a million ratings
+	ALS_COURSE_RATINGS=1000000 $(BIN)/python -m pytest tests/book/test_cluster.py
 
 mutants: $(VENV)/mutants  ## break copies of the course on purpose; each mistake must turn a check red
 	$(BIN)/python tests/mutants/mutants.py

@@ -249,7 +249,7 @@ def main() -> int:
             wrong = [f"{name}: a cell fails:\n{error}"]
         print(f"{name}: {len(wrong) or 'nothing'} to mend", flush=True)
         found += wrong
-    RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", "utf-8")
+        RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", "utf-8")
     print(*found, sep="\n")
     return 1 if found else 0
 

@@ -12,7 +12,8 @@ document.addEventListener("DOMContentLoaded", () => {
 });
 
 // The meaning of a glossary term appears beside it, for pointer and keyboard alike;
-// Escape puts it away. The definitions are part of the page.
+// Escape puts it away. Without a pointer the first tap shows it and the second follows
+// the link. The definitions are part of the page.
 document.addEventListener("DOMContentLoaded", () => {
   let shown = null;
   let leaving = 0;
@@ -47,6 +48,13 @@ document.addEventListener("DOMContentLoaded", () => {
       term.addEventListener(event, () => show(term, card));
     }
     for (const event of ["mouseleave", "blur"]) term.addEventListener(event, hideSoon);
+    let seen = false; // whether the card was there when the finger came down
+    term.addEventListener("pointerdown", () => { seen = shown === card; });
+    term.addEventListener("click", (event) => {
+      if (seen || !matchMedia("(hover: none)").matches) return;
+      event.preventDefault();
+      show(term, card);
+    });
     card.addEventListener("mouseenter", () => clearTimeout(leaving));
     card.addEventListener("mouseleave", hideSoon);
   }

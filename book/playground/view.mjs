@@ -187,7 +187,8 @@ function build() {
   table("ratings", "<i>R</i>, the ratings", users, films, ' role="gridcell"');
   table("users", "<i>U</i>, users", users, factors);
   table("items", "<i>V</i>ᵀ, items", factors, films);
-  table("predicted", "<i>U V</i>ᵀ, predictions", users, films);
+  table("predicted", "<i>U V</i>ᵀ, predictions", users, films, ' role="gridcell"');
+  $("toy").closest("section").classList.toggle("pg-many", films.length > 4);
 }
 
 function fill() {
@@ -213,6 +214,7 @@ function fill() {
       (error > 0 ? "pg-high" : "pg-low");
     cell.style.setProperty("--error", Math.min(1, Math.sqrt(Math.abs(error) / 2)));
     const sign = error >= 0.005 ? "+" : "";
+    cell.tabIndex = `${[u, i]}` === `${state.at}` ? 0 : -1;
     cell.innerHTML = `${fixed(value)}<small>${weight ? sign + fixed(error) : "hole"}</small>`;
   });
   $("legend").textContent = "Under each prediction: its distance from " + (implicit()
@@ -416,30 +418,43 @@ const paint = (u, i) =>
   change(u, i, state.ratings[u][i] === state.brush ? null : state.brush);
 const cellOf = (event) => event.target.closest("[data-at]");
 
-on("ratings", "focusin", (event) => {
-  current().tabIndex = -1;
-  state.at = placeOf(event.target);
-  current().tabIndex = 0;
-  point();
-});
+// The place that a key leads to, in either grid.
+function walk({ key, ctrlKey }) {
+  const [u, i] = state.at;
+  const [down, right] = [state.ratings.length - 1, state.ratings[0].length - 1];
+  const [row, column] = {
+    ArrowUp: [u - 1, i], ArrowDown: [u + 1, i], ArrowLeft: [u, i - 1], ArrowRight: [u, i + 1],
+    Home: [ctrlKey ? 0 : u, 0], End: [ctrlKey ? down : u, right],
+  }[key] ?? [];
+  if (row === undefined) return null;
+  return [Math.max(0, Math.min(down, row)), Math.max(0, Math.min(right, column))];
+}
+
+for (const id of ["ratings", "predicted"]) {
+  on(id, "focusin", (event) => {
+    if (!cellOf(event)) return;
+    state.at = placeOf(cellOf(event));
+    for (const each of ["ratings", "predicted"]) {
+      cells(each, (cell, ...at) => { cell.tabIndex = `${at}` === `${state.at}` ? 0 : -1; });
+    }
+    point();
+  });
+  on(id, "keydown", (event) => {
+    const { key, altKey, metaKey, ctrlKey } = event;
+    if (altKey || metaKey || (ctrlKey && !/Home|End/.test(key)) || !walk(event)) return;
+    $(id).querySelector(`[data-at="${walk(event)}"]`).focus();
+    event.preventDefault();
+  });
+}
 on("ratings", "click", (event) => {
   cellOf(event)?.focus();
   if (cellOf(event)) paint(...state.at);
 });
 on("ratings", "keydown", (event) => {
-  const { key, ctrlKey } = event;
+  const { key, altKey, metaKey, ctrlKey } = event;
   const [u, i] = state.at;
-  const [down, right] = [state.ratings.length - 1, state.ratings[0].length - 1];
-  const moves = {
-    ArrowUp: [u - 1, i], ArrowDown: [u + 1, i], ArrowLeft: [u, i - 1], ArrowRight: [u, i + 1],
-    Home: [ctrlKey ? 0 : u, 0], End: [ctrlKey ? down : u, right],
-  };
-  if (event.altKey || event.metaKey || (ctrlKey && !/Home|End/.test(key))) return;
-  if (moves[key]) {
-    const [row, column] = moves[key];
-    const to = [Math.max(0, Math.min(down, row)), Math.max(0, Math.min(right, column))];
-    $("ratings").querySelector(`[data-at="${to}"]`).focus();
-  } else if (/^[1-5]$/.test(key)) change(u, i, +key);
+  if (altKey || metaKey || ctrlKey) return;
+  if (/^[1-5]$/.test(key)) change(u, i, +key);
   else if (["Delete", "Backspace", "0"].includes(key)) change(u, i, null);
   else if (key === "Enter" || key === " ") paint(u, i);
   else return;
@@ -450,5 +465,46 @@ for (const id of ["ratings", "predicted"]) {
   on(id, "mouseleave", () => point());
 }
 
+// The state in the page's address, so that a link leads to what is on the screen: the
+// model, k, seed, penalty, confidence, and the stars of each user, "-" for a hole.
+
+const CHOICES = () => [...$("toy").closest("section").querySelectorAll("input, select")]
+  .filter((control) => control.name !== "pg-brush" && control.id !== "pg-axes");
+
+function remember() {
+  const chosen = CHOICES().filter((c) => !/radio|checkbox/.test(c.type) || c.checked)
+    .map((c) => `${c.id || c.name}=${c.value}`.replace("pg-", ""));
+  const rows = state.ratings.map((row) => row.map((r) => r ?? "-").join("")).join(".");
+  history.replaceState(null, "", `#${new URLSearchParams(
+    [...chosen.map((pair) => pair.split("=")), ["seed", state.seed], ["ratings", rows]])}`);
+}
+
+function recall() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  const rows = (given.get("ratings") ?? "").split(".");
+  const size = rows[0].length;
+  const valid = /^\d{1,4}$/.test(given.get("seed")) && rows.length <= MOST && size <= MOST &&
+    size > 0 && rows.every((row) => /^[1-5-]+$/.test(row) && row.length === size);
+  if (!valid) return;
+  for (const control of CHOICES()) {
+    const value = given.get((control.id || control.name).replace("pg-", ""));
+    if (control.type === "radio") { if (value === control.value) control.click(); }
+    else if (control.type === "checkbox") { if (value) control.click(); }
+    else if (value !== null) {
+      control.value = value;
+      control.dispatchEvent(new Event(control.type === "range" ? "input" : "change"));
+    }
+  }
+  state.ratings = rows.map((row) => [...row].map((r) => (r === "-" ? null : +r)));
+  state.seed = +given.get("seed");
+  reset("As the link says.", []);
+}
+
 toy();
+recall();
+on("link", "click", () => {
+  remember();
+  navigator.clipboard?.writeText(location.href);
+  say("The address of this page now leads to this state.");
+});
 document.getElementById("pg").classList.add("pg-ready");

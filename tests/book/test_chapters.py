@@ -1,5 +1,6 @@
 """The shape that every chapter has, checked on its source and its stored outputs."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -311,3 +312,20 @@ def test_code_seeds_every_random_choice(name):
 )
 def test_the_rule_on_measured_numbers_sees_them(text, numbers):
     assert measured_numbers(prose(text)) == numbers
+
+
+def asserts(code):
+    """Whether a cell asserts something itself, not in a function that it defines."""
+    return any(isinstance(statement, ast.Assert) for statement in ast.parse(code).body)
+
+
+@pytest.mark.parametrize("name", chapters.notebooks())
+def test_a_hidden_assert_begins_with_the_sentence_it_holds(name):
+    silent = [
+        cell.source
+        for cell in chapters.code_cells(chapters.read(name))
+        if "remove-cell" in chapters.tags(cell)
+        and asserts(cell.source)
+        and not cell.source.lstrip().startswith("# ")
+    ]
+    assert silent == []

@@ -20,7 +20,8 @@ from als_course.spark import SHORT_LIVED
 JOBS = Path(__file__).resolve().parents[2] / "book" / "jobs"
 TRAIN = JOBS / "train_als.py"
 CLUSTER = JOBS / "local_cluster.py"
-N_RATINGS, N_USERS, N_ITEMS = 1_000_000, 10_000, 1_000
+N_RATINGS = int(os.environ.get("ALS_COURSE_RATINGS", "100_000"))
+N_USERS, N_ITEMS = N_RATINGS // 100, 1_000
 NOISE = 0.25  # the ratings' noise is uniform between -NOISE and NOISE
 
 pytestmark = pytest.mark.skipif(
@@ -94,7 +95,7 @@ def processes(monkeypatch):
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory):
-    """A million ratings in Parquet, and the result of a run without disturbance."""
+    """Ratings in Parquet, and the result of a run without disturbance."""
     folder = tmp_path_factory.mktemp("undisturbed")
     environment = os.environ | {
         "PYSPARK_SUBMIT_ARGS": "--master local[2] --driver-memory 2g "

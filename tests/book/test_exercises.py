@@ -5,7 +5,7 @@ import nbformat
 import pytest
 from threadpoolctl import threadpool_limits
 
-from namespace import Namespace
+from namespace import Namespace, fit_each_once
 from tools import chapters, exercises
 
 
@@ -14,6 +14,7 @@ def in_the_book(monkeypatch):
     """Chapters run in `book`, and draw without a screen."""
     monkeypatch.chdir(chapters.BOOK)
     plt.switch_backend("agg")
+    fit_each_once(monkeypatch)
     with threadpool_limits():  # puts back what a chapter sets
         yield
 

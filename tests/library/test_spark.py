@@ -78,7 +78,8 @@ from pyspark.ml.evaluation import RegressionEvaluator
 from pyspark.ml.recommendation import ALS
 
 before = dict(os.environ)
-spark = get_spark()
+few_rows = {"codegen.wholeStage": False, "codegen.factoryMode": "NO_CODEGEN"}
+spark = get_spark(**{f"spark.sql.{name}": value for name, value in few_rows.items()})
 rng = np.random.default_rng(0)
 pairs = rng.permutation(60 * 40)[:1500]
 liking = rng.normal(size=(60, 3)) @ rng.normal(size=(3, 40))

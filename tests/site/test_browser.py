@@ -15,6 +15,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 import browser
+from als_course import datasets, metrics
 from tools import chapters
 
 pytestmark = pytest.mark.skipif(
@@ -627,3 +628,74 @@ def test_a_quiz_is_a_plain_list_without_scripts(chromium):
         assert quiz.locator(":scope > ul > li").count() >= 3
         assert quiz.get_by_role("button", name="Check").count() == 0
         context.close()
+
+
+# -- the lens over the first page's matrix ---------------------------------------------
+
+
+def test_a_lens_reads_how_much_of_a_block_is_filled(page):
+    ratings = datasets.fetch_movielens_100k().ratings
+    page.goto(HOME)
+    said, matrix = page.locator("#lens-said"), page.locator("#lens-matrix")
+
+    def share(users, films):
+        """Per cent of the places of some users and films, by their places in order."""
+        order = [ratings[c].value_counts() for c in ("user_id", "item_id")]
+        places = [list(counts.index) for counts in order]
+        inside = ratings.user_id.isin(places[0][slice(*users)])
+        inside &= ratings.item_id.isin(places[1][slice(*films)])
+        size = (users[1] - users[0]) * (films[1] - films[0])
+        return 100 * inside.sum() / size
+
+    assert said.inner_text().startswith("users 1 to 58, films 1 to 70: ")
+    corner = int(re.findall(r"(\d+) %", said.inner_text())[0])
+    assert abs(corner - share((0, 58), (0, 70))) < 2  # equal counts may change places
+    matrix.focus()
+    for key in ("ArrowRight", "ArrowDown", "ArrowUp", "ArrowUp"):
+        page.keyboard.press(key)
+    assert said.inner_text().startswith("users 1 to 58, films 71 to 140: ")
+    frame = page.locator("#lens-frame")
+    assert float(frame.get_attribute("x")) == 20
+    page.locator("#lens-sort").click()
+    ids = int(re.findall(r"(\d+) %", said.inner_text())[0])
+    inside = ratings.user_id.le(58) & ratings.item_id.between(71, 140)
+    assert ids == round(100 * inside.sum() / (58 * 70))
+    page.locator("#lens-matrix rect").nth(16 * 24 - 1).hover()
+    assert "films 1612 to 1682" in said.inner_text()
+
+
+# -- five films in order ---------------------------------------------------------------
+
+
+def test_four_metrics_of_an_order_are_those_of_the_library(page):
+    page.goto("book/ranking-evaluation.html")
+    said, k = page.locator("#order-said"), page.locator("#order-k")
+    films, liked = page.locator("#order-list button"), {0, 2, 5}
+    functions = {
+        "precision": metrics.precision_at_k,
+        "recall": metrics.recall_at_k,
+        "AP": metrics.average_precision_at_k,
+        "nDCG": metrics.ndcg_at_k,
+    }
+
+    def check():
+        order = ["ABCDE".index(text.strip()[0]) for text in films.all_inner_texts()]
+        n = int(k.input_value())
+        wanted = {name: f(order, liked, n) for name, f in functions.items()}
+        assert said.inner_text() == ", ".join(
+            f"{name}@{n} {value:.4f}" for name, value in wanted.items()
+        )
+        return order
+
+    orders = [check()]
+    for film, keys in (("A", 2), ("E", -3), ("C", 4), ("B", -1)):
+        for _ in range(abs(keys)):
+            page.locator(f"[data-film='{film}']").focus()
+            page.keyboard.press("ArrowDown" if keys > 0 else "ArrowUp")
+        orders.append(check())
+        for n in (1, 2, 3, 5):
+            k.fill(str(n))
+            check()
+    assert len({tuple(order) for order in orders}) > 3
+    films.nth(0).drag_to(films.nth(4))
+    assert check()[4] == orders[-1][0]

@@ -328,7 +328,7 @@ def open_page(browser):
             "request",
             lambda r: (
                 wrong.append(r.url)
-                if not r.url.startswith(("file:", "data:"))
+                if not r.url.startswith(("file:", "data:", "about:"))
                 else None
             ),
         )
@@ -348,8 +348,8 @@ def play(open_page):
 
 def test_its_modules_are_small_and_on_no_other_page():
     modules = list(SOURCES.glob("*.mjs"))
-    assert len(modules) == 2
-    assert sum(path.stat().st_size for path in modules) < 30_000
+    assert len(modules) == 3
+    assert sum(path.stat().st_size for path in modules) < 33_000
     others = [path for path in PAGE.parent.glob("*.html") if path != PAGE]
     assert others
     assert [path for path in others if 'id="pg' in path.read_text("utf-8")] == []
@@ -474,10 +474,70 @@ def test_every_control_is_reached_by_tab(play):
             )
         )
     buttons = [b.get_attribute("id") for b in play.page.locator("#pg button").all()]
-    assert len(buttons) == 11
+    assert len(buttons) == 12
     assert set(buttons) | {"pg-k", "pg-lambda", "pg-weighted", "pg-brush"} <= set(
         reached
     )
+
+
+def test_predictions_are_reached_by_keys_and_multiplied_out(play):
+    play.page.locator("#pg-predicted [tabindex='0']").focus()
+    for key in ("ArrowRight", "ArrowDown", "End"):
+        play.page.keyboard.press(key)
+    assert play.page.evaluate("document.activeElement.dataset.at") == "1,3"
+    assert play.page.locator("#pg-dot").inner_text().startswith("User 2, film D: ")
+    assert "?" in play.cell(1, 2).inner_text(), "a walk changes nothing"
+
+
+def test_a_card_asks_one_question_after_another_and_sets_it_up(play):
+    task, name = play.page.locator("#pg-task"), play.page.locator("#pg-task-name")
+    next_one = play.page.locator("#pg-task-next")
+    answer, page = play.page.locator("#pg-task-answer"), play.page
+    titles = page.locator("#try-this > section > h3").all()
+    assert page.locator("#pg #pg-task").count() == 0, "it is beside the tool"
+    for number, title in enumerate(titles, start=1):
+        asked = title.inner_text().rstrip("#").strip()
+        assert name.inner_text() == f"Task {number} of {len(titles)}: {asked}"
+        assert not answer.is_visible()
+        page.locator("#pg-task-show").click()
+        assert len(answer.inner_text()) > 100
+        page.locator("#pg-task-setup").click()
+        if asked.startswith("No penalty"):
+            assert page.locator("#pg-lambda-value").inner_text() == "0"
+        if "likes" in asked:
+            assert "♥" in page.locator("#pg-ratings").inner_text()
+        if number < len(titles):
+            next_one.click()
+    assert next_one.is_disabled()
+    assert task.locator("[id] [id]").count() == 0, "an id twice"
+
+
+def come_back(page, address):
+    page.goto("about:blank")
+    page.goto(address)
+    page.wait_for_selector(".pg-ready")
+
+
+def test_a_link_leads_to_what_is_on_the_screen(play):
+    page = play.page
+    play.choose("likes (implicit)")
+    play.factors(3)
+    page.get_by_role("button", name="Add film").click()
+    play.cell(2, 1).click()
+    page.get_by_role("button", name="Reset with another seed").click()
+    page.get_by_role("button", name="Link to this state").click()
+    ids = ("ratings", "users", "items", "predicted")
+    there = [page.locator(f"#pg-{each}").inner_text() for each in ids]
+    come_back(page, page.url)
+    assert [page.locator(f"#pg-{each}").inner_text() for each in ids] == there
+
+
+@pytest.mark.parametrize("fragment", ["ratings=9-.12&seed=1", "ratings=1&seed=x", "a"])
+def test_an_address_that_makes_no_sense_is_the_toy(open_page, fragment):
+    play = Playground(open_page())
+    toy = play.page.locator("#pg-ratings").inner_text()
+    come_back(play.page, f"{play.page.url}#{fragment}")
+    assert play.page.locator("#pg-ratings").inner_text() == toy
 
 
 def test_users_and_films_come_and_go_and_the_others_stay(play):
@@ -658,6 +718,7 @@ def test_a_phone_shows_it_whole_in_both_themes(open_page, scheme):
     place = play.cell(0, 1)
     place.tap()
     assert "5" in place.inner_text()
+    play.page.locator("#pg-task-name").tap()
     for target in [place, *play.page.locator("#pg button").all()]:
         assert target.bounding_box()["height"] >= 36
     ink, paper = play.page.evaluate("""() => {

@@ -93,15 +93,16 @@ def hangs(body: bytes = b"", after: int = 0, seconds: float = 20) -> Answer:
     return answer
 
 
-def slowly(body: bytes, seconds: float) -> Answer:
-    """Send half of the body, wait, and send the rest."""
+def together(body: bytes, clients: int, seconds: float = 60) -> Answer:
+    """Send half of the body, wait until all clients are there, and send the rest."""
+    meeting = threading.Barrier(clients, timeout=seconds)
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         half = len(body) // 2
         _head(handler, len(body))
         handler.wfile.write(body[:half])
         handler.wfile.flush()
-        handler.stop.wait(seconds)
+        meeting.wait()
         handler.wfile.write(body[half:])
 
     return answer

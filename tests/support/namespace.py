@@ -1,11 +1,15 @@
 """A namespace as a notebook has it, in which answers are tried one by one."""
 
 import contextlib
+import functools
 import io
+from copy import deepcopy
 from dataclasses import dataclass
 
+import joblib
 import matplotlib.pyplot as plt
 
+from als_course.als import ExplicitALS, ImplicitALS
 from tools.exercises import Exercise, guard
 
 
@@ -38,7 +42,12 @@ class Namespace:
             for cell in setup:
                 self._run(cell)
         plt.close("all")
+        for model in self.names.values():
+            own = isinstance(model, type) and model.__module__ == "__main__"
+            if own and hasattr(model, "fit"):
+                model.fit = remembered(model.fit)
         self.clean = dict(self.names)
+        self.given = None
 
     def _run(self, code: str) -> None:
         exec(compile(code, "<exercise>", "exec"), self.names)
@@ -50,13 +59,50 @@ class Namespace:
             return error
         return None
 
-    def try_out(self, exercise: Exercise, code: str) -> Verdict:
-        """Run an answer and the checks in a fresh copy of the namespace."""
+    def _begin(self, exercise: Exercise) -> None:
+        """Run what the task gives, once for all answers to it."""
+        if self.given and self.given[0] == exercise.label:
+            return
         self.names.clear()
         self.names.update(self.clean)
         with contextlib.redirect_stdout(io.StringIO()) as printed:
-            ran = self._fault(f"{exercise.given}\n\n{code}")
-            printed_by_answer = printed.getvalue()
+            self._run(exercise.given)
+        self.given = exercise.label, dict(self.names), printed.getvalue()
+
+    def try_out(self, exercise: Exercise, code: str) -> Verdict:
+        """Run an answer and the checks in a fresh copy of the namespace."""
+        self._begin(exercise)
+        _, names, already = self.given
+        self.names.clear()
+        self.names.update(names)
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            ran = self._fault(code)
+            printed_by_answer = already + printed.getvalue()
             visible = self._fault(f"{guard(exercise.stub)}\n{exercise.check}")
             hidden = self._fault(exercise.hidden)
         return Verdict(ran, visible, hidden, printed_by_answer)
+
+
+def fit_each_once(monkeypatch) -> None:
+    """Fit a model to the same ratings once: most wrong answers err after the fit."""
+    for model in (ExplicitALS, ImplicitALS):
+        monkeypatch.setattr(model, "fit", remembered(model.fit))
+
+
+def remembered(fit):
+    """Give a fit that copies what an equal model has learnt from equal ratings."""
+    seen = {}
+
+    @functools.wraps(fit)
+    def fit_once(self, *args, **options):
+        key = joblib.hash((type(self).__name__, vars(self), args, options))
+        if key not in seen:
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                fit(self, *args, **options)
+            seen[key] = deepcopy(vars(self)), printed.getvalue()
+        learnt, said = seen[key]
+        vars(self).update(deepcopy(learnt))
+        print(said, end="")
+        return self
+
+    return fit_once

@@ -93,10 +93,11 @@ class Kernel:
 
     def _read(self) -> None:
         """Hand over what the kernel says, up to what is too much."""
-        size, output = 0, self.process.stdout
-        while size < FLOOD and (line := output.readline(FLOOD)):
-            size += len(line)
-            self.lines.put(line)
+        size = 0
+        with self.process.stdout as output:
+            while size < FLOOD and (line := output.readline(FLOOD)):
+                size += len(line)
+                self.lines.put(line)
         self.lines.put(None)
 
     def _send(self, request: dict) -> None:

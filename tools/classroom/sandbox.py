@@ -233,6 +233,8 @@ def start(
 ):
     """Start a kernel; give its process, and end all of it afterwards.
 
+    Whoever reads its output closes it.
+
     Parameters
     ----------
     way : {"bwrap", "unshare", "none"}
@@ -270,8 +272,8 @@ def start(
                 os.killpg(process.pid, signal.SIGKILL)
             process.kill()
             process.wait()
-            process.stdin.close()
-            process.stdout.close()
+            with contextlib.suppress(BrokenPipeError):  # what it did not read
+                process.stdin.close()
 
 
 # -- the same without bubblewrap ------------------------------------------------------

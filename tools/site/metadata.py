@@ -6,6 +6,7 @@ sitemap; without it nothing is made up.
 """
 
 import json
+import os
 import re
 from html import unescape
 from urllib.parse import urljoin
@@ -22,6 +23,14 @@ LICENCE = "https://creativecommons.org/licenses/by/4.0/"
 def site(config) -> str:
     """Address of the published site with a slash at its end, or nothing."""
     return config.html_baseurl.rstrip("/") + "/" if config.html_baseurl else ""
+
+
+def take_addresses(app, config) -> None:
+    """Take the addresses from the environment, as the workflow that publishes does."""
+    if repository := os.environ.get("ALS_COURSE_REPOSITORY"):
+        config.html_theme_options["repository_url"] = repository
+    if published := os.environ.get("ALS_COURSE_SITE"):
+        config.html_baseurl = published
 
 
 def add_extensions(app, config) -> None:
@@ -112,6 +121,7 @@ def describe(app, pagename, templatename, context, doctree) -> None:
 def setup(app):
     """Connect to Sphinx."""
     app.setup_extension("sphinxext.opengraph")
+    app.connect("config-inited", take_addresses, priority=100)
     app.connect("config-inited", add_extensions)
     app.connect("html-page-context", describe, priority=700)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
