@@ -18,7 +18,7 @@ endif
 export
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test cluster alterations mutants lab outputs outputs-everywhere classroom grade offline-kit night bench clean
+.PHONY: help book pdf test cluster alterations mutants lab outputs outputs-everywhere classroom grade marks rehearse offline-kit night bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 21
@@ -83,12 +83,20 @@ outputs: $(VENV)/installed  ## write stored outputs anew, all or CHAPTER=name; r
 outputs-everywhere: $(VENV)/installed  ## run all pages as other processors would; list what moves
 	$(BIN)/python -m tools.everywhere $(CHAPTER)
 
-classroom: $(VENV)/installed  ## make a class's notebooks, answer key and points
-	$(LOCK) _build/.classroom-lock $(BIN)/python -m tools.classroom make
+classroom: $(VENV)/installed  ## make a class's notebooks, answer key and points; SITE_URL=address links to the chapters
+	$(LOCK) _build/.classroom-lock $(BIN)/python -m tools.classroom make $(if $(SITE_URL),--site "$(SITE_URL)")
+
+LATENESS = $(if $(DEADLINE),--deadline "$(DEADLINE)") $(if $(LATE),--late $(LATE))
 
 grade: $(VENV)/installed  ## mark a folder of notebooks: make grade SUBMISSIONS=folder
 	@test -n "$(SUBMISSIONS)" || { echo "Name the folder: make grade SUBMISSIONS=folder"; exit 2; }
-	$(LOCK) _build/.classroom-lock $(BIN)/python -m tools.classroom grade $(if $(LIMIT),--limit $(LIMIT)) "$(SUBMISSIONS)"
+	$(LOCK) _build/.classroom-lock $(BIN)/python -m tools.classroom grade $(if $(LIMIT),--limit $(LIMIT)) $(if $(STUDENT),--student "$(STUDENT)") $(if $(SANDBOX),--sandbox $(SANDBOX)) $(LATENESS) "$(SUBMISSIONS)"
+
+marks: $(VENV)/installed  ## write the tables and pages of a class anew, after corrections
+	$(LOCK) _build/.classroom-lock $(BIN)/python -m tools.classroom marks $(LATENESS)
+
+rehearse: classroom  ## grade the book's own solutions; each must get full marks and no remark
+	$(LOCK) _build/.classroom-lock $(BIN)/python -m tools.classroom rehearse $(if $(SANDBOX),--sandbox $(SANDBOX)) $(CHAPTER)
 
 offline-kit: book classroom  ## pack all that a room without a network needs into one folder
 	$(LOCK) _build/.lock $(BIN)/python -m tools.classroom kit
@@ -100,5 +108,6 @@ bench: $(VENV)/installed  ## time ALS beside NumPy, implicit, cmfrec and Spark; 
 	$(BIN)/python -m pip install --quiet -r tests/benchmarks/requirements.txt
 	$(BIN)/python tests/benchmarks/compare.py
 
-clean:  ## remove the site and its caches; the environment and the data stay
-	rm -rf _build
+clean:  ## remove the site and its caches; environment, data and the marks of a class stay
+	find _build -mindepth 1 -maxdepth 1 ! -name classroom -exec rm -rf {} + 2>/dev/null || true
+	find _build/classroom -mindepth 1 -maxdepth 1 ! -name graded -exec rm -rf {} + 2>/dev/null || true

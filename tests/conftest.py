@@ -5,7 +5,7 @@ import os
 import pytest
 
 # With several processes the longest go first, or one of them waits at the end.
-LONG = ("exercises", "cluster", "classroom", "build", "train_als", "spark")
+LONG = ("exercises", "cluster", "grading", "build", "train_als", "spark")
 # Files whose tests share nothing: each test goes wherever a process is free.
 APART = ("test_exercises.py", "test_build.py", "test_reliability.py")
 

@@ -4,71 +4,56 @@ Written here and not by `nbgrader generate_feedback`, because nbgrader's page sh
 code of the hidden tests to whoever fails them (its issue 917).
 """
 
-import re
+from dataclasses import dataclass
 from html import escape
 
-from tools.classroom.release import ANSWER_NOTE
-
-ANSI = re.compile(r"\x1b\[[0-9;]*m")
 STYLE = """
 :root { color-scheme: light dark; }
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto;
        padding: 0 1rem; }
 pre { overflow-x: auto; padding: .75rem; border: 1px solid #8888; }
-table { border-collapse: collapse; }
-th, td { border: 1px solid #8888; padding: .25rem .75rem; text-align: left; }
 """
 
 
-def errors(notebook, name: str) -> list[str]:
-    """List what a cell raised, without the code that raised it."""
-    found = []
-    for cell in notebook.cells:
-        if cell.metadata.get("nbgrader", {}).get("grade_id") == name:
-            for output in cell.get("outputs", []):
-                if output.output_type == "error":
-                    kind, said = output.ename, ANSI.sub("", output.evalue)
-                    plain = kind == "AssertionError" and said
-                    found.append(said if plain else f"{kind}: {said}".strip(": "))
-    return found
+@dataclass(frozen=True)
+class Page:
+    """What a page says besides the result itself."""
+
+    tasks: tuple
+    points: dict[str, float]
+    total: float
+    possible: int
+    days: int
+    percent: float
+    comments: dict[str, str]
 
 
-def answer(notebook, label: str) -> str:
-    """Take what the student wrote."""
-    sources = [
-        cell.source
-        for cell in notebook.cells
-        if cell.metadata.get("nbgrader", {}).get("grade_id") == label
-    ]
-    return sources[0] if sources else ""
-
-
-def section(result, exercise) -> str:
+def section(task, answer, said: Page) -> str:
     """One exercise: points, what each part of the checks said, the answer."""
-    visible, hidden = result.scores[exercise.label]
-    lines = [f"<h2>{escape(exercise.title)}</h2>"]
-    lines.append(f"<p>{visible + hidden:g} of {2 * exercise.points} points.</p>")
-    if result.notebook is None:
-        return "\n".join(lines)
-    code = answer(result.notebook, exercise.label)
-    if code.replace(ANSWER_NOTE, "").strip() == exercise.stub:
+    lines = [f"<h2>{escape(task.title)}</h2>"]
+    lines.append(f"<p>{said.points[task.label]:g} of {2 * task.points} points.</p>")
+    if comment := said.comments.get(task.label):
+        lines.append(f"<p><strong>Your teacher:</strong> {escape(comment)}</p>")
+    if answer.untouched:
         return "\n".join([*lines, "<p>Not answered.</p>"])
     lines.append("<ul>")
-    raised = errors(result.notebook, exercise.label)
-    lines += [f"<li>Your answer stopped with: {escape(said)}</li>" for said in raised]
-    for kind, score in (("visible", visible), ("hidden", hidden)):
-        said = errors(result.notebook, f"{exercise.label}-{kind}")
-        word = "passed" if score else "not passed"
-        why = f": {escape(said[0])}" if said else ""
+    if answer.stopped_with:
+        lines.append(
+            f"<li>Your answer stopped with: {escape(answer.stopped_with)}</li>"
+        )
+    for kind in ("visible", "hidden"):
+        score, why = getattr(answer, kind), getattr(answer, f"{kind}_said")
+        word = "passed" if score == task.points else "passed in part"
+        word = word if score else "not passed"
+        why = f": {escape(why)}" if why else ""
         lines.append(f"<li>{kind.capitalize()} checks {word}{why}</li>")
     lines.append("</ul>")
-    lines.append(f'<pre tabindex="0"><code>{escape(code)}</code></pre>')
+    lines.append(f'<pre tabindex="0"><code>{escape(answer.code)}</code></pre>')
     return "\n".join(lines)
 
 
-def page(result, exercises) -> str:
+def page(result, said: Page) -> str:
     """Write the whole page; it holds no line of the hidden checks."""
-    total = sum(2 * exercise.points for exercise in exercises)
     name = escape(result.student)
     head = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
@@ -77,10 +62,18 @@ def page(result, exercises) -> str:
         f"<h1>Feedback for {name}</h1>\n"
     )
     body = [f"<p>{escape(result.assignment or 'No assignment')}: "]
-    body.append(f"<strong>{result.points:g} of {total} points</strong>.</p>")
+    body.append(f"<strong>{said.total:g} of {said.possible} points</strong>.</p>")
+    if said.days:
+        body.append(
+            f"<p>Handed in {said.days} days late: {said.percent:g} % of the points "
+            "are taken off for each.</p>"
+        )
+    if comment := said.comments.get(""):
+        body.append(f"<p><strong>Your teacher:</strong> {escape(comment)}</p>")
     if result.remarks:
         body.append("<h2>Remarks</h2><ul>")
         body += [f"<li>{escape(remark)}</li>" for remark in result.remarks]
         body.append("</ul>")
-    body += [section(result, exercise) for exercise in exercises]
+    if result.answers:
+        body += [section(t, result.answers[t.label], said) for t in said.tasks]
     return head + "\n".join(body) + "\n</main></body></html>\n"

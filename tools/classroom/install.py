@@ -7,6 +7,7 @@ import venv
 from pathlib import Path
 
 PACKED_FOR = (3, 11)  # `kit.py` writes here which Python the wheels are for
+NOTEBOOKS = "assignments"  # and here which folder JupyterLab opens
 HERE = Path(__file__).resolve().parent
 BIN = HERE / "venv" / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
@@ -26,11 +27,13 @@ def install() -> None:
         sys.exit(f"This kit is for Python {version}, this is {sys.version}")
     if not PYTHON.exists():
         venv.create(HERE / "venv", with_pip=True)
-    wheels = ["--no-index", "--find-links", str(HERE / "wheels")]
-    wanted = ["-r", str(HERE / "course" / "requirements.txt")]
+    wheels = ["--no-index"]
+    for place in (HERE, HERE.parent / "students"):
+        wheels += ["--find-links", str(place / "wheels")]
+    wanted = ["-r", str(HERE / "requirements.txt")]
     pip = [str(PYTHON), "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, *wheels, *wanted], check=True)
-    course = HERE / "course" / "book"
+    course = HERE / NOTEBOOKS
     for part in ("als_course.datasets", "als_course.java"):
         asked = [str(PYTHON), "-m", part]
         if subprocess.run(asked, cwd=course, env=environment()).returncode:
@@ -39,9 +42,8 @@ def install() -> None:
 
 
 def lab() -> None:
-    """Open JupyterLab with the chapters."""
-    book = HERE / "course" / "book"
-    command = [str(PYTHON), "-m", "jupyterlab", f"--notebook-dir={book}"]
+    """Open JupyterLab with the notebooks."""
+    command = [str(PYTHON), "-m", "jupyterlab", f"--notebook-dir={HERE / NOTEBOOKS}"]
     sys.exit(subprocess.run(command, env=environment()).returncode)
 
 

@@ -1,8 +1,9 @@
-"""Pack one folder from which a room without a network can be set up.
+"""Pack two folders from which a room without a network can be set up.
 
-What goes in: the course as it is in the repository, a wheel of everything pinned, the
-built site, and the assignments. What does not: MovieLens 100K and the Amazon reviews,
-whose terms do not let us pass them on; the kit says where a teacher's own copy goes.
+What goes in: for students the assignments and a wheel of everything pinned; for the
+teacher the course as it is in the repository, the built site and the answer key. What
+does not: MovieLens 100K and the Amazon reviews, whose terms do not let us pass them
+on; the kit says where a teacher's own copy goes.
 """
 
 import contextlib
@@ -26,18 +27,19 @@ README = """\
 
 Made for Python {python} on {machine}; make a kit of its own for any other.
 
-1. Copy this folder to every machine.
-2. Put your own copy of MovieLens 100K, GroupLens's ml-100k.zip, into `data/`. Its
-   terms do not let us pack it. The Amazon reviews of 2014 may stand beside it, as
-   reviews_Musical_Instruments_5.json.gz (without "reviews_" it is the file of 2018,
-   which is refused); without them the Spark pages use generated reviews and say so.
-   Every other set is generated.
-3. The Spark pages need Java 17 or newer. {java}
-4. In this folder: `python install.py`. It needs no network, makes `venv/`, and says
-   what is missing. Then `python install.py lab` opens JupyterLab with the chapters,
-   and `site/index.html` is the book to read.
+`students/` has the notebooks without solutions: copy it to every machine. `teacher/`
+has the course with its solutions, the site and the answer key: keep it for yourself,
+beside `students/`, whose wheels it uses.
 
-Assignments for students are in `assignments/`.
+1. Put your own copy of MovieLens 100K, GroupLens's ml-100k.zip, into `data/` of
+   either folder. Its terms do not let us pack it. The Amazon reviews of 2014 may stand
+   beside it, as reviews_Musical_Instruments_5.json.gz (without "reviews_" it is the
+   file of 2018, which is refused); without them the Spark pages use generated reviews
+   and say so. Every other set is generated.
+2. The Spark pages need Java 17 or newer. {java}
+3. In the folder: `python install.py`. It needs no network, makes `venv/`, and says
+   what is missing. Then `python install.py lab` opens JupyterLab. The book to read is
+   `teacher/site/index.html`.
 """
 INSTALL = Path(__file__).with_name("install.py")
 
@@ -52,24 +54,34 @@ def pack(
         if not made.is_dir():
             raise SystemExit(f"{made} is not there. Make it first: make {by}")
     shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    copy_course(out / "course", requirements)
-    shutil.copytree(SITE, out / "site")
-    shutil.copytree(CLASSROOM / "release", out / "assignments")
-    (out / "data").mkdir()
-    (out / "data" / "README").write_text(
-        "Put ml-100k.zip from GroupLens here: your own copy, under its own terms.\n",
-        "utf-8",
-    )
-    java = copy_java(out / "cache")
-    collect_wheels(out / "wheels", requirements, pip_options)
+    students, teacher = out / "students", out / "teacher"
+    shutil.copytree(CLASSROOM / "release", students / "assignments")
+    copy_course(teacher / "course", requirements)
+    shutil.copytree(SITE, teacher / "site")
+    for part in ("source", "answer-key"):
+        shutil.copytree(CLASSROOM / part, teacher / "classroom" / part)
+    for part in ("points.csv", "points.md"):
+        shutil.copy(CLASSROOM / part, teacher / "classroom")
+    java = copy_java(students / "cache")
+    if (students / "cache").is_dir():
+        shutil.copytree(students / "cache", teacher / "cache", symlinks=True)
+    collect_wheels(students / "wheels", requirements, pip_options)
     about = {"python": platform.python_version(), "machine": machine(), "java": java}
     (out / "README.md").write_text(README.format(**about), "utf-8")
-    version = f"PACKED_FOR = {sys.version_info[:2]!r}"
-    program = re.sub(
-        r"^PACKED_FOR = .*", version, INSTALL.read_text("utf-8"), flags=re.M
-    )
-    (out / "install.py").write_text(program, "utf-8")
+    for side, notebooks in ((students, "assignments"), (teacher, "course/book")):
+        (side / "data").mkdir()
+        (side / "data" / "README").write_text(
+            "Put ml-100k.zip from GroupLens here: your own copy, its own terms.\n",
+            "utf-8",
+        )
+        shutil.copy(requirements, side / "requirements.txt")
+        program = INSTALL.read_text("utf-8")
+        for name, value in (
+            ("PACKED_FOR", repr(sys.version_info[:2])),
+            ("NOTEBOOKS", repr(notebooks)),
+        ):
+            program = re.sub(rf"^{name} = .*", f"{name} = {value}", program, flags=re.M)
+        (side / "install.py").write_text(program, "utf-8")
 
 
 def machine() -> str:

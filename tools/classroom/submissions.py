@@ -1,15 +1,24 @@
 """Find what students handed in, and put every cell that is not theirs back."""
 
-import json
+import os
+import re
+import stat
+import unicodedata
 import warnings
 from copy import deepcopy
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import nbformat
 from nbformat.v4 import new_code_cell
 
+from tools.classroom.assignments import Assignment, grade_id
+
 STOPPED = "# The grader took this answer out: it {reason}."
+LARGEST = 200_000_000  # bytes of a notebook
+MOODLE = re.compile(r"^(?P<name>.+)_(?P<id>\d+)_assignsubmission_(file|onlinetext)_")
+CANVAS = re.compile(r"^(?P<name>[^_]+)(?P<late>_LATE)?_(?P<id>\d+)_\d+_(?P<file>.+)$")
 
 
 @dataclass
@@ -18,13 +27,57 @@ class Submission:
 
     student: str
     path: Path | None
+    identifier: str = ""  # the number that the school's platform wrote into the name
+    late: bool = False  # whether the platform said so
+    name: str = ""  # as the student wrote it into the notebook
+    time: datetime | None = None
     assignment: str | None = None
     notebook: nbformat.NotebookNode | None = None
     remarks: list[str] = field(default_factory=list)
     needs_review: bool = False  # whether the teacher should look at it
 
 
-def find(folder: Path, releases: dict[str, nbformat.NotebookNode]) -> list[Submission]:
+def readable(name: str) -> str:
+    """Make words of a file name, which may be no UTF-8 or in pieces, as on macOS."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes of an old encoding
+        name = os.fsencode(name).decode("latin-1")
+    name = unicodedata.normalize("NFC", name)
+    return "".join(c if c.isprintable() else "?" for c in name)
+
+
+def whose(name: str) -> Submission:
+    """Read the student out of the name of a file or folder."""
+    name = readable(name)
+    if found := MOODLE.match(name):
+        return Submission(found["name"].strip(), None, found["id"])
+    if found := CANVAS.match(name):
+        late = bool(found["late"])
+        return Submission(found["name"], None, found["id"], late)
+    stem = re.sub(r"\.ipynb$", "", name, flags=re.I)
+    return Submission(stem or name, None)
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether an operating system or Jupyter put the file there."""
+    return path.name.startswith((".", "__MACOSX", "Thumbs.db"))
+
+
+def notebooks_in(folder: Path) -> list[Path]:
+    """List the notebooks in a folder of one student, links not followed."""
+    found = []
+    for entry in sorted(folder.iterdir()):
+        if is_hidden(entry):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            found += notebooks_in(entry)
+        elif entry.suffix.lower() == ".ipynb":
+            found.append(entry)
+    return found
+
+
+def find(folder: Path, assignments: dict[str, Assignment]) -> list[Submission]:
     """List the submissions in a folder: `student.ipynb`, or a folder a student."""
     if not folder.is_dir():
         raise SystemExit(
@@ -32,87 +85,142 @@ def find(folder: Path, releases: dict[str, nbformat.NotebookNode]) -> list[Submi
         )
     found = []
     for entry in sorted(folder.iterdir()):
-        if entry.name.startswith((".", "__")):
+        if is_hidden(entry):
             continue
-        if entry.is_dir():
-            notebooks = sorted(
-                path
-                for path in entry.rglob("*.ipynb")
-                if ".ipynb_checkpoints" not in path.parts
-            )
-            found += [Submission(entry.name, path) for path in notebooks]
-            if not notebooks:
-                found.append(Submission(entry.name, None))
-        else:
-            found.append(Submission(entry.stem, entry))
+        student = whose(entry.name)
+        paths = [entry]
+        if entry.is_dir() and not entry.is_symlink():
+            try:
+                paths = notebooks_in(entry) or [None]
+            except OSError as problem:
+                student.remarks.append(f"cannot be read: {problem.strerror}")
+                paths = [None]
+        for path in paths:
+            submission = deepcopy(student)
+            submission.path = path
+            found.append(submission)
     for submission in found:
-        open_notebook(submission, releases)
+        try:
+            open_notebook(submission, assignments)
+        except Exception as problem:  # one hand-in is no reason to lose the others
+            submission.notebook, submission.needs_review = None, True
+            submission.remarks.append(
+                f"{readable(submission.path.name)} cannot be read as a notebook "
+                f"({type(problem).__name__})"
+            )
+    set_older_aside(found)
     return found
 
 
-def open_notebook(
-    submission: Submission, releases: dict[str, nbformat.NotebookNode]
-) -> None:
+def set_older_aside(found: list[Submission]) -> None:
+    """Keep the newest of several hand-ins of a student for one assignment."""
+    newest: dict[tuple, Submission] = {}
+    for submission in sorted(
+        (s for s in found if s.notebook is not None), key=lambda s: s.time
+    ):
+        key = submission.student, submission.assignment
+        if older := newest.get(key):
+            older.notebook, older.needs_review = None, True
+            older.remarks.append(
+                f"not graded: {readable(submission.path.name)} of the same student "
+                "is newer"
+            )
+        newest[key] = submission
+
+
+def open_notebook(submission: Submission, assignments: dict[str, Assignment]) -> None:
     """Read a submission and recognise its assignment by its cells, not its name."""
     say, path = submission.remarks.append, submission.path
     submission.needs_review = True
     if path is None:
-        return say("no notebook was handed in")
-    if path.suffix != ".ipynb":
-        return say(f"{path.name} is no notebook")
-    try:
-        with warnings.catch_warnings():  # nbformat repairs ids of cells and warns
-            warnings.simplefilter("ignore")
-            notebook = nbformat.read(path, as_version=4)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        TypeError,
-        RecursionError,
-    ) as e:
-        # nbformat raises NotJSONError and ValidationError, both ValueErrors, and what
-        # its upgrading code meets in files that look like notebooks and are none.
-        return say(f"{path.name} cannot be read as a notebook ({type(e).__name__})")
-    ids = {grade_id(cell) for cell in notebook.cells}
+        return None if submission.remarks else say("no notebook was handed in")
+    named = readable(path.name)
+    about = path.lstat()
+    if stat.S_ISLNK(about.st_mode):
+        return say(f"{named} is a link, which is not followed")
+    if not stat.S_ISREG(about.st_mode):
+        return say(f"{named} is no ordinary file")
+    submission.time = datetime.fromtimestamp(about.st_mtime)
+    if path.suffix.lower() != ".ipynb":
+        return say(f"{named} is no notebook")
+    if about.st_size > LARGEST:
+        return say(f"{named} is larger than {LARGEST // 10**6} MB")
+    with warnings.catch_warnings():  # nbformat repairs ids of cells and warns
+        warnings.simplefilter("ignore")
+        notebook = nbformat.reads(path.read_text("utf-8-sig"), as_version=4)
     common = {
-        name: len(ids & {grade_id(cell) for cell in release.cells})
-        for name, release in releases.items()
+        name: len(set(names_of(notebook, assignment)) - {None})
+        for name, assignment in assignments.items()
     }
     assignment = max(common, key=common.get, default=None)
     if not assignment or not common[assignment]:
-        return say(f"{path.name} has no cell of an assignment of this course")
+        return say(f"{named} has no cell of an assignment of this course")
+    if not {assignment, submission.student} & {path.stem, readable(path.stem)}:
+        say(f"recognised by its cells: the file is called {named}")
+    kernel = notebook.metadata.get("kernelspec") or {}
+    if kernel.get("name", "python3") != "python3":
+        say(f"run with Python 3: the notebook asks for the kernel {kernel['name']!r}")
+    if not any(grade_id(cell) for cell in notebook.cells):
+        say("recognised by text: the marks of its cells were lost")
+    submission.notebook = restore(notebook, assignments[assignment], say)
+    for cell, name in zip(
+        notebook.cells, names_of(notebook, assignments[assignment]), strict=True
+    ):
+        if name == f"{assignment}-name":
+            submission.name = readable(cell.source.partition(":**")[2].strip())[:100]
     submission.assignment, submission.needs_review = assignment, False
-    if path.stem not in (assignment, submission.student):
-        say(f"recognised by its cells: the file is called {path.name}")
-    kernel = notebook.metadata.get("kernelspec", {}).get("name", "python3")
-    if kernel != "python3":
-        say(f"run with Python 3: the notebook asks for the kernel {kernel!r}")
-    submission.notebook = restore(notebook, releases[assignment], say)
     return None
 
 
-def grade_id(cell: nbformat.NotebookNode) -> str | None:
-    """Read nbgrader's name of a cell."""
-    about = cell.metadata.get("nbgrader")
-    return about.get("grade_id") if isinstance(about, dict) else None
+def names_of(notebook, assignment: Assignment) -> list[str | None]:
+    """Name the cells of a notebook that are cells of the assignment.
+
+    By nbgrader's metadata; where an editor has stripped these, by the id of the cell,
+    by its text, and an answer by its place after the task.
+    """
+    release = assignment.release.cells
+    known = {grade_id(cell) for cell in release}
+    by_text: dict[str, list] = {}
+    for cell in release:
+        by_text.setdefault(cell.source.strip(), []).append(grade_id(cell))
+    names = []
+    for cell in notebook.cells:
+        name = grade_id(cell)
+        if name not in known:
+            name = cell.get("id") if cell.get("id") in known else None
+        alike = by_text.get(cell.source.strip())
+        names.append(name or (alike.pop(0) if alike else None))
+    for task in assignment.tasks:
+        if task.label in names:
+            continue
+        places = [
+            n for n, name in enumerate(names)
+            if name in (f"{task.label}-task", f"{task.label}-given")
+        ]  # fmt: skip
+        for place in range(max(places, default=len(names)) + 1, len(names)):
+            if names[place] is not None:
+                break
+            if notebook.cells[place].cell_type == "code":
+                names[place] = task.label
+                break
+    return names
 
 
-def restore(notebook, release, say) -> nbformat.NotebookNode:
+def restore(notebook, assignment: Assignment, say) -> nbformat.NotebookNode:
     """Take the release, and of the student's notebook only what is the student's own.
 
     These are the answers, and cells that the student added; they keep their place after
-    the cell of the release that they follow. nbgrader's own repair, `OverwriteCells`,
-    puts back cells with points only: a set-up cell that was deleted stays away.
+    the cell of the release that they follow.
     """
+    release = assignment.release
     own: dict[str | None, list] = {}
     answers: dict[str, list] = {}
     seen: dict[str, str] = {}
     place = None
     known = {grade_id(cell): cell for cell in release.cells}
-    for cell in notebook.cells:
-        name = grade_id(cell)
+    for name, cell in zip(names_of(notebook, assignment), notebook.cells, strict=True):
+        if not isinstance(cell.source, str):
+            raise TypeError("a cell without text")
         if name in known:
             place = name
             seen.setdefault(name, cell.source)
@@ -135,19 +243,17 @@ def restore(notebook, release, say) -> nbformat.NotebookNode:
         whole.cells += [cell, *own.get(name, [])]
     if restored:
         say(f"put back, since changed or deleted: {', '.join(restored)}")
-    for number, cell in enumerate(whole.cells):
-        cell.id = f"cell-{number}"
     return whole
 
 
 def take_out(notebook, place: int, reason: str) -> str:
-    """Empty the answer that stopped the grader at this cell, and say which it was."""
+    """Empty the answer that stopped the kernel at this cell, and say which it was."""
     culprit = notebook.cells[place]
     name = grade_id(culprit)
     if name is None:
         culprit.source = STOPPED.format(reason=reason)
         return f"a cell that was added {reason}"
-    label = name.removesuffix("-visible").removesuffix("-hidden")
+    label = re.sub("-(visible|hidden)$", "", name)
     for cell in notebook.cells:
         if grade_id(cell) == label and cell.metadata.nbgrader.solution:
             if cell.source.startswith(STOPPED[:20]):
@@ -155,37 +261,3 @@ def take_out(notebook, place: int, reason: str) -> str:
             cell.source = STOPPED.format(reason=reason)
             return f"{label}: the answer {reason}"
     raise RuntimeError(f"{name} {reason}, and no answer of the student is to blame")
-
-
-def syntax_errors(notebook) -> list[str]:
-    """Say which answers are no Python."""
-    from IPython.core.inputtransformer2 import TransformerManager
-
-    found = []
-    for cell in notebook.cells:
-        if cell.cell_type != "code":
-            continue
-        name = grade_id(cell)
-        try:
-            compile(TransformerManager().transform_cell(cell.source), "answer", "exec")
-        except SyntaxError as error:
-            where = name or "a cell that was added"
-            found.append(f"{where}: no Python, {error.msg} in line {error.lineno}")
-        except ValueError as error:
-            found.append(f"{name or 'a cell that was added'}: no Python, {error}")
-    return found
-
-
-def read_releases(folder: Path) -> dict[str, nbformat.NotebookNode]:
-    """Read the notebooks that students were given."""
-    paths = sorted(folder.glob("*/*.ipynb"))
-    if not paths:
-        raise SystemExit(
-            f"{folder} holds no assignment. Make them first: make classroom"
-        )
-    return {path.stem: nbformat.read(path, as_version=4) for path in paths}
-
-
-def write_json(path: Path, value) -> None:
-    """Write a value for the other process."""
-    path.write_text(json.dumps(value), "utf-8")
