@@ -150,7 +150,7 @@ def test_a_student_without_java_is_told_what_to_do(tmp_path):
 
 def test_a_program_that_exercises_run_is_handed_out_and_found(classroom):
     assert (classroom / "release" / "jobs" / "train_als.py").is_file()
-    assert "import train_als" in "\n".join(chapters.setup_cells("spark-cluster"))
+    assert "import train_als" in "\n".join(chapters.setup_cells("spark-operations"))
     run = subprocess.run(
         [sys.executable, "-c", release.READY.read_text("utf-8") + "import train_als"],
         cwd=classroom / "release" / CHAPTER,
