@@ -18,7 +18,7 @@ endif
 export
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test cluster alterations mutants lab outputs outputs-everywhere classroom grade marks rehearse offline-kit night bench clean
+.PHONY: help book pdf test cluster answers mutants lab outputs outputs-everywhere classroom grade marks rehearse offline-kit night bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 21
@@ -68,8 +68,8 @@ $(VENV)/mutants: tests/mutants/requirements.txt $(VENV)/installed
 cluster: $(VENV)/installed  ## kill workers and drivers of a cluster that fits a million ratings
 	ALS_COURSE_RATINGS=1000000 $(BIN)/python -m pytest tests/book/test_cluster.py
 
-alterations: $(VENV)/installed  ## alter every result of every solution; a check must refuse each
-	ALS_COURSE_ALTER_ALL=1 $(BIN)/python -m pytest -n 2 tests/book/test_exercises.py
+answers: $(VENV)/installed  ## try all answers to all exercises, and alter each result of each solution
+	ALS_COURSE_ALL_ANSWERS=1 $(BIN)/python -m pytest -n 2 tests/book/test_exercises.py
 
 mutants: $(VENV)/mutants  ## break copies of the course on purpose; each mistake must turn a check red
 	$(BIN)/python tests/mutants/mutants.py
