@@ -33,9 +33,11 @@ STOP_TIMEOUT = 30.0  # seconds for Java to end
 NO_NATIVE_BLAS = " ".join(
     f"-Ddev.ludovic.netlib.{part}.nativeLib=none.so" for part in ("blas", "lapack")
 )
-# Each method is compiled once and not better and better, which pays in a short life.
-# What is compiled so needs more stack for the many steps of an ALS fit.
-SHORT_LIVED = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xss4m"
+# A simple collector starts at once; the many steps of an ALS fit need more stack.
+SMALL = "-XX:+UseSerialGC -Xss4m"
+# Each method compiled once and not better and better: quicker where all rows are few,
+# several times slower where a fit computes, as nonnegative least squares does.
+SHORT_LIVED = f"-XX:TieredStopAtLevel=1 {SMALL}"
 # They repeat as JSON on stderr what the exception says anyway.
 ECHOING_LOGGERS = ("DataFrameQueryContextLogger", "SQLQueryContextLogger")
 
@@ -129,7 +131,7 @@ def _settings(app_name, conf):
         "spark.driver.memory": "2g",
         "spark.driver.host": address,
         "spark.driver.bindAddress": address,
-        "spark.driver.extraJavaOptions": f"{NO_NATIVE_BLAS} {SHORT_LIVED}",
+        "spark.driver.extraJavaOptions": f"{NO_NATIVE_BLAS} {SMALL}",
         "spark.executor.extraJavaOptions": NO_NATIVE_BLAS,
     }
     for name, value in conf.items():
