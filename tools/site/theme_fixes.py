@@ -24,6 +24,13 @@ LOGGER = sphinx_logging.getLogger(__name__)
 THEME = Path(pydata_sphinx_theme.__file__).parent / "theme/pydata_sphinx_theme/static"
 SIDEBARS = {"primary": "Chapters", "secondary": "On this page"}
 
+
+def bare(signature: str) -> str:
+    """Leave out the spans of a signature that hold nothing but text."""
+    span = r'<span class="(?:pre|o|default_value|sig-paren)">([^<]*)</span>'
+    return re.sub(span, r"\1", signature)
+
+
 PLACE_LIST = """{
   const list = document.getElementById("pst-primary-sidebar");
   const kept = parseInt(sessionStorage.getItem("sidebar-scroll-top"), 10);
@@ -87,8 +94,7 @@ CHANGES = [
      '<div class="output text_html" tabindex="0" role="group" aria-label="table">'),
     # -- lighter: names, marks and spaces of code look like code without a span each
     (r'(<dt class="sig .*?</dt>)',
-     lambda m: re.sub(r'<span class="(?:pre|o|default_value|sig-paren)">([^<]*)</span>',
-                      r"\1", m[1])),
+     lambda m: bare(bare(m[1]))),  # one stands in another
     (r'<span class="[wnp]">([^<]*)</span>', r"\1"),
     (r"<style scoped>.*?</style>\s*", ""),
     # -- long cells can be folded and start open
