@@ -56,7 +56,7 @@ function setUp() {
 function putCard() {
   const side = document.querySelector(".bd-sidebar-secondary");
   const beside = side && getComputedStyle(side).display !== "none" && wide.matches;
-  if (beside) side.prepend($("task"));
+  if (beside) side.append($("task"));
   else document.getElementById("pg").append($("task"));
   $("task").open = beside;
   $("task").classList.add("pg-ready");

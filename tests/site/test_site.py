@@ -7,7 +7,6 @@ import json
 import pkgutil
 import re
 from functools import cache
-from html import unescape
 from html.parser import HTMLParser
 from importlib.metadata import version
 from urllib.parse import unquote, urlparse
@@ -15,7 +14,6 @@ from urllib.parse import unquote, urlparse
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from fontTools.ttLib import TTFont
 from matplotlib.colors import to_hex
 from PIL import Image
 
@@ -311,29 +309,3 @@ def test_hidden_assertions_are_not_shown_and_checks_are():
 
 def test_the_root_leads_to_the_landing_page():
     assert "book/index.html" in (SITE / "index.html").read_text("utf-8")
-
-
-def in_italics(character):
-    """The character that a browser shows for a letter alone in a formula."""
-    if character == "h":
-        return "\u210e"
-    for first, last, italic in (("A", "Z", 0x1D434), ("a", "z", 0x1D44E)):
-        if first <= character <= last:
-            return chr(italic + ord(character) - ord(first))
-    greek = "α" <= character <= "ω"
-    return chr(0x1D6FC + ord(character) - ord("α")) if greek else character
-
-
-def test_the_font_of_formulas_has_every_character_that_they_show():
-    font = TTFont(SITE / "_static" / "math.woff2")
-    assert "MATH" in font, "without this table a browser sets formulas as text"
-    shown = set()
-    for path in PAGES:
-        formulas = re.findall(r"<math.*?</math>", path.read_text("utf-8"), re.S)
-        for formula in formulas:
-            seen = re.sub(r"<annotation.*?</annotation>", "", formula, flags=re.S)
-            alone = re.findall(r"<mi>([^<])</mi>", seen)
-            text = unescape(re.sub(r"<[^>]*>", "", seen))
-            shown |= {*text, *map(in_italics, alone)} - set("\n ")
-    assert len(shown) > 50
-    assert sorted(shown - set(map(chr, font.getBestCmap()))) == []
