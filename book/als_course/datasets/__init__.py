@@ -1,6 +1,8 @@
 """The three sets of ratings that the course learns from.
 
 =======================================  =========================================
+function                                 what it gives
+=======================================  =========================================
 `make_biased_ratings`                    generated in memory, always there
 `fetch_movielens_100k`                   100,000 real ratings of films
 `fetch_amazon_reviews`                   10,261 real reviews of musical instruments
