@@ -18,7 +18,7 @@ endif
 export
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test cluster answers mutants lab outputs outputs-everywhere classroom grade marks rehearse offline-kit night bench clean
+.PHONY: help book pdf test weekly mutants lab outputs outputs-everywhere classroom grade marks rehearse offline-kit night bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 21
@@ -65,11 +65,10 @@ $(VENV)/mutants: tests/mutants/requirements.txt $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --upgrade --target $@ -r $<
 	touch $@
 
-cluster: $(VENV)/installed  ## kill workers and drivers of a cluster that fits a million ratings
-	ALS_COURSE_RATINGS=1000000 $(BIN)/python -m pytest tests/book/test_cluster.py
-
-answers: $(VENV)/installed  ## try all answers to all exercises, and alter each result of each solution
-	ALS_COURSE_ALL_ANSWERS=1 $(BIN)/python -m pytest -n 2 tests/book/test_exercises.py
+weekly: export ALS_COURSE_WEEKLY = 1
+weekly: $(VENV)/installed  ## run what takes too long for every push: answers of long chapters, killed clusters, look-alikes
+	$(BIN)/python -m pytest -n 2 -m weekly tests/library tests/book
+	$(BIN)/python -m pytest -n 2 --nbval --nbval-current-env tests/outputs
 
 mutants: $(VENV)/mutants  ## break copies of the course on purpose; each mistake must turn a check red
 	$(BIN)/python tests/mutants/mutants.py

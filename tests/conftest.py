@@ -28,8 +28,12 @@ def pytest_xdist_make_scheduler(config, log):
     return Files(config, log)
 
 
-def pytest_collection_modifyitems(items):
-    """Begin with what takes long: some tests, and the stored pages of Spark."""
+def pytest_collection_modifyitems(config, items):
+    """Begin with what takes long, and leave what takes too long to `make weekly`."""
+    if "ALS_COURSE_WEEKLY" not in os.environ:
+        weekly = [item for item in items if item.get_closest_marker("weekly")]
+        config.hook.pytest_deselected(items=weekly)
+        items[:] = [item for item in items if item not in set(weekly)]
     names = {item: item.path.stem.removeprefix("test_") for item in items}
     items.sort(key=lambda item: not names[item].startswith(LONG))
 

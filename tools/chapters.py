@@ -22,6 +22,11 @@ ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 OUTPUTS = ROOT / "tests" / "outputs"
 REAL, LOOK_ALIKE = "real", "look-alike"
+# What fetches a set that has a look-alike, and the variable that asks for the latter.
+LOOK_ALIKES = {
+    "fetch_amazon_reviews": "ALS_COURSE_AMAZON",
+    "fetch_lastfm_2k": "ALS_COURSE_LASTFM",
+}
 NOT_TAUGHT = ("Teaching", "Reference")  # captions of parts without chapters
 FENCE = re.compile(
     r"^(?P<mark>```+|:::+)\{(?P<name>[\w-]+)\} ?(?P<title>.*)\n"
@@ -113,14 +118,18 @@ def setup_cells(name: str) -> list[str]:
 
 def variants(name: str) -> list[str]:
     """List the sources of data that the page is stored for."""
-    two = "fetch_amazon_reviews" in page_path(name).read_text("utf-8")
-    return [REAL, LOOK_ALIKE] if two else [REAL]
+    return [REAL, LOOK_ALIKE] if fallbacks(name) else [REAL]
+
+
+def fallbacks(name: str) -> list[str]:
+    """Functions the page calls that may give a look-alike of the data."""
+    text = page_path(name).read_text("utf-8")
+    return [function for function in LOOK_ALIKES if function in text]
 
 
 def shown_variant(name: str) -> str:
     """Which source of data the site of this machine shows the page with."""
-    two = len(variants(name)) > 1
-    return LOOK_ALIKE if two and not have_real_amazon() else REAL
+    return REAL if have_real_data(name) else LOOK_ALIKE
 
 
 def stored_path(name: str, variant: str) -> Path:
@@ -139,15 +148,15 @@ def kernel_environment(variant: str) -> dict[str, str]:
     """Environment of a kernel that shows the page with this source of data."""
     forced = {"TQDM_DISABLE": "1"}  # a progress bar prints times
     if variant == LOOK_ALIKE:
-        forced["ALS_COURSE_AMAZON"] = LOOK_ALIKE
+        forced |= dict.fromkeys(LOOK_ALIKES.values(), LOOK_ALIKE)
     return os.environ | forced
 
 
-def have_real_amazon() -> bool:
-    """Whether this machine can get the real Amazon reviews."""
+def have_real_data(name: str) -> bool:
+    """Whether this machine can get the real sets of the page."""
     from als_course import datasets
 
-    return datasets.fetch_amazon_reviews().source == REAL
+    return all(getattr(datasets, f)().source == REAL for f in fallbacks(name))
 
 
 # -- MyST -----------------------------------------------------------------------------

@@ -44,8 +44,8 @@ def write(names: list[str]) -> None:
         for variant in chapters.variants(name):
             path = chapters.stored_path(name, variant)
             real = variant == chapters.REAL and len(chapters.variants(name)) > 1
-            if real and not chapters.have_real_amazon():
-                print(f"{path.name}: kept, the real Amazon reviews are not here")
+            if real and not chapters.have_real_data(name):
+                print(f"{path.name}: kept, the real data are not here")
                 continue
             nbformat.write(execute(name, variant), path)
             print(f"{path.name}: written", flush=True)

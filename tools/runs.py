@@ -13,6 +13,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -94,7 +95,9 @@ def read_by(code: str) -> list[tuple[str, str]]:
 @cache
 def packages() -> list[str]:
     """List Python and all that is installed."""
-    installed = {f"{d.name}=={d.version}" for d in distributions()}
+    # `sys.path` has more on it where setuptools was imported: packages of its own.
+    where = [sysconfig.get_path("purelib")]
+    installed = {f"{d.name}=={d.version}" for d in distributions(path=where)}
     return [f"Python {platform.python_version()}", *sorted(installed)]
 
 

@@ -8,6 +8,7 @@ Two engines solve the rows of a half-step: NumPy, in ``als_course.half_step``, o
 the other, and Numba, in ``als_course.kernels``, compiled and on all threads.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ __all__ = ["ExplicitALS", "ImplicitALS"]
 
 BLAS = ThreadpoolController()  # once, as finding the libraries takes 4 ms
 COMPILED_FROM = 1e7  # from this n_ratings x n_factors x n_iterations "auto" compiles
+LINEAR = "alpha*r", "1+alpha*r"
+CONFIDENCES = *LINEAR, "1+alpha*log(1+r/eps)", "r"
 CHOICES = {"engine": ("auto", "numba", "numpy"), "dtype": ("float64", "float32")}
 
 
@@ -370,13 +373,23 @@ class ImplicitALS(_AlternatingLeastSquares):
         As in `ExplicitALS`; a regularisation of 0 asks for less here.
     alpha : float
         α, above 0: how fast confidence grows with r.
-    confidence : {"alpha*r", "1+alpha*r"}
-        The formula of c at a stored rating; holes have c = 1. The first is that of
-        the library implicit, where αr = 1 weighs a like no more than a hole; the
-        second that of the paper and of Spark.
+    confidence : {"alpha*r", "1+alpha*r", "1+alpha*log(1+r/eps)", "r"} or function
+        The formula of c at a stored rating. The first is that of the library implicit,
+        where αr = 1 weighs a like no more than a hole; the second that of the paper,
+        equation 5, and of Spark; the third that of its equation 6; with "r" a stored
+        rating is its confidence, for weights of your own. A function gets the CSR
+        array of ratings, or of one user's in `fold_in` and `explain`, and gives a c,
+        at least 0, for each stored rating, in their order.
     weighted_regularization : bool
         If false, w is 1, as in implicit. If true, w is the number of likes of the user
         or item, as in Spark.
+    eps : float
+        ε of the logarithm, above 0: the rating from which confidence grows slower.
+    unobserved_weight : float
+        Confidence of a hole, above 0; 1 in the paper, in Spark and in implicit.
+    nu : float or None
+        If given, w is (likes + `unobserved_weight` places) ** nu, where places are the
+        items for a user and the users for an item: the penalty of iALS [2]_.
 
     Attributes
     ----------
@@ -391,10 +404,17 @@ class ImplicitALS(_AlternatingLeastSquares):
     and c = 0 or 1 by the formula, so with "alpha*r" it is left out of the sum and with
     "1+alpha*r" it is a hole. Both count as seen in `recommend`.
 
+    iALS [2]_ sums (x·y - 1)² over the likes, a₀ (x·y)² over all places and λ times the
+    penalty, with w = (likes + a₀ places) ** ν. On likes that are ones, its minimum is
+    that of ``alpha=1 + a0, unobserved_weight=a0, regularization=lam * (1 + a0),
+    nu=nu``, whose factors are √(1 + a₀) times as long: the order of a list is the same.
+
     References
     ----------
     .. [1] Y. Hu, Y. Koren, C. Volinsky, "Collaborative filtering for implicit feedback
        datasets", ICDM 2008.
+    .. [2] S. Rendle, W. Krichene, L. Zhang, Y. Koren, "Revisiting the performance of
+       iALS on item recommendation benchmarks", RecSys 2022.
 
     Examples
     --------
@@ -411,23 +431,66 @@ class ImplicitALS(_AlternatingLeastSquares):
     alpha: float = 1.0
     n_iterations: int = 15
     random_state: int | np.random.Generator = 0
-    confidence: str = "alpha*r"
+    confidence: str | Callable = "alpha*r"
     weighted_regularization: bool = False
     engine: str = "auto"
     dtype: str = "float64"
+    eps: float = 1.0
+    unobserved_weight: float = 1.0
+    nu: float | None = None
 
     def _check_settings(self):
         super()._check_settings()
-        check_amount(self.alpha, "alpha", positive=True)
-        if self.confidence not in ("alpha*r", "1+alpha*r"):
+        for name in ("alpha", "eps", "unobserved_weight"):
+            check_amount(getattr(self, name), name, positive=True)
+        if self.nu is not None:
+            check_amount(self.nu, "nu")
+            if self.weighted_regularization:
+                raise ValueError("nu is another weight than weighted_regularization's")
+        if self.confidence not in CONFIDENCES and not callable(self.confidence):
+            known = " or ".join(map(repr, CONFIDENCES))
             raise ValueError(
-                f"confidence must be 'alpha*r' or '1+alpha*r', got {self.confidence!r}"
+                f"confidence must be a function or {known}, got {self.confidence!r}"
             )
 
     @property
     def formula(self):
-        """The confidence of a rating and of a hole, which is 1."""
-        return Formula(1.0, float(self.alpha), float(self.confidence == "1+alpha*r"))
+        """What the model asks of a place; see `_targets` for what is not linear."""
+        linear = self.confidence in LINEAR
+        alpha = float(self.alpha) if linear else 1.0
+        base = float(self.confidence == "1+alpha*r")
+        return Formula(float(self.unobserved_weight), alpha, base)
+
+    def _targets(self, ratings):
+        return self._targets_of_new(ratings), {}
+
+    def _targets_of_new(self, ratings):
+        """Write confidences for ratings, c of a like and -c of all else."""
+        if self.confidence in LINEAR:
+            return ratings
+        r = ratings.data
+        if self.confidence == "r":
+            c = np.abs(r)
+        elif callable(self.confidence):
+            c = np.asarray(self.confidence(ratings.copy()))
+            if c.shape != r.shape or not (np.isfinite(c) & (c >= 0)).all():
+                raise ValueError(
+                    f"confidence must give {len(r)} numbers of at least 0, one for "
+                    f"each stored rating, got shape {c.shape}"
+                    + f" and a least one of {c.min()}"
+                    * (c.shape == r.shape)
+                )
+        else:
+            c = 1 + self.alpha * np.log1p(np.abs(r) / self.eps)
+        signed = np.where(r > 0, c, -c).astype(self.dtype)
+        return csr_array((signed, ratings.indices, ratings.indptr), ratings.shape)
+
+    def _side(self, ratings):
+        side = super()._side(ratings)
+        if self.nu is None:
+            return side
+        weights = side.counts + self.unobserved_weight * ratings.shape[1]
+        return side._replace(penalties=self.regularization * weights**self.nu)
 
     def explain(self, user, item, n=10):
         r"""Find which of a user's likes carry the score of an item.
@@ -466,7 +529,7 @@ class ImplicitALS(_AlternatingLeastSquares):
         """
         user = self._check_user(user)
         item = self._check_item(item)
-        row = self._rated([user])
+        row = self._targets_of_new(self._rated([user]))
         Y, formula = self._older_item_factors, self.formula
         F, (c, p) = Y[row.indices], formula(row.data)
         holes, penalty = formula.hole * (Y.T @ Y), self._side(row).penalties[0]

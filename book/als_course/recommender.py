@@ -309,7 +309,7 @@ class Recommender:
             header = json.dumps([FORMAT, type(self).__name__, settings], default=_plain)
         except TypeError as error:
             raise TypeError(
-                f"{error}; give a whole number instead, by "
+                f"{error}; give a number or a name instead, by "
                 "model.set_params(random_state=0) for example"
             ) from error
         arrays = {"header": header}

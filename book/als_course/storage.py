@@ -38,6 +38,7 @@ __all__ = [
     "download_wheel",
     "gunzip",
     "obtain",
+    "obtain_or_remember",
     "offline",
     "read_file",
     "staging",
@@ -195,6 +196,45 @@ def obtain(
                 log.warning("%s failed: %s", source, error)
                 failures.append(f"{source}: {error}")
     raise UnavailableError(_nowhere(title, patterns, failures))
+
+
+def obtain_or_remember(title, patterns, read, sources, marker, retry=False):
+    """Obtain a file as `obtain` does, or None; the cache remembers why it failed.
+
+    So one build asks the network only once, and all its pages show the same set.
+
+    Parameters
+    ----------
+    title, patterns, read, sources
+        As for `obtain`.
+    marker : str
+        Name of the file in the cache that says why the file could not be had.
+    retry : bool
+        Ask the network even if there is such a marker.
+
+    Returns
+    -------
+    tuple or None
+        None if no place has the file, and a look-alike must stand in.
+
+    Raises
+    ------
+    DatasetError, CacheError
+        As `obtain` does.
+    """
+    if (cache_folder() / marker).exists() and not retry:
+        sources = {}
+    try:
+        return obtain(title, patterns, read, sources)
+    except UnavailableError as error:
+        log.info(
+            "%s could not be had: a generated look-alike stands in. "
+            "python -m als_course.datasets asks the network again",
+            title,
+        )
+        if sources and not offline():
+            write_cached(marker, str(error).encode())
+        return None
 
 
 def _nowhere(title, patterns, failures):

@@ -20,7 +20,7 @@ from als_course.spark import SHORT_LIVED
 JOBS = Path(__file__).resolve().parents[2] / "book" / "jobs"
 TRAIN = JOBS / "train_als.py"
 CLUSTER = JOBS / "local_cluster.py"
-N_RATINGS = int(os.environ.get("ALS_COURSE_RATINGS", "100_000"))
+N_RATINGS = 1_000_000
 N_USERS, N_ITEMS = N_RATINGS // 100, 1_000
 NOISE = 0.25  # the ratings' noise is uniform between -NOISE and NOISE
 
@@ -131,6 +131,7 @@ def wait_until(condition, seconds, driver):
         time.sleep(0.1)
 
 
+@pytest.mark.weekly
 def test_a_killed_worker_and_a_killed_driver_change_nothing(
     generated, processes, tmp_path, monkeypatch
 ):
@@ -213,7 +214,9 @@ def test_a_failing_program_and_an_error_leave_nothing(processes, tmp_path):
     assert "give --master to spark-submit" in cluster.log_of("driver-1")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.weekly)]
+)
 def test_an_interrupted_cluster_leaves_nothing(processes, tmp_path, number):
     sleep = tmp_path / "sleep.py"
     sleep.write_text("import time\nprint('asleep', flush=True)\ntime.sleep(600)\n")

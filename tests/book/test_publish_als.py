@@ -229,6 +229,7 @@ OPTIONS += ["--alpha", "5", "--reg-param", "0.05", "--blocks", "2"]
 
 
 @needs_spark
+@pytest.mark.weekly
 def test_two_nights_are_trained_tested_published_and_compared(
     spark, tmp_path, capsys, monkeypatch
 ):

@@ -711,6 +711,7 @@ def fitted(spark, users, items, item_ids):
 
 
 @needs_spark
+@pytest.mark.weekly
 def test_a_run_killed_at_every_stage_ends_with_the_same_result(
     job, files, result, monkeypatch
 ):

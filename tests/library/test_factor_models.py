@@ -60,7 +60,10 @@ def known_places(ratings):
 def weigh(model, asking):
     """Give the penalties of users and items from which places ask for factors."""
     weights = [asking.sum(axis=1), asking.sum(axis=0)]
-    if not model.weighted_regularization:
+    if getattr(model, "nu", None) is not None:
+        places = zip(weights, reversed(asking.shape), strict=True)
+        weights = [(w + model.unobserved_weight * n) ** model.nu for w, n in places]
+    elif not model.weighted_regularization:
         weights = [np.ones(size) for size in asking.shape]
     return [model.regularization * w for w in weights]
 
@@ -74,15 +77,31 @@ def dense_explicit(model, ratings):
     return residuals, known * 1.0, *weigh(model, known)
 
 
+def twice_as_many(ratings):
+    """Give a confidence of 2 to each stored rating, whatever it is."""
+    return np.full(ratings.nnz, 2)
+
+
 def dense_implicit(model, ratings):
     """Preferences, confidences, penalties of both sides."""
     stars = ratings.toarray()
     likes = stars > 0
-    confidences = model.alpha * np.abs(stars)
-    if model.confidence == "1+alpha*r":
-        confidences += 1
-    confidences[~known_places(ratings)] = 1
+    confidences = {
+        "alpha*r": model.alpha * np.abs(stars),
+        "1+alpha*r": 1 + model.alpha * np.abs(stars),
+        "1+alpha*log(1+r/eps)": 1 + model.alpha * np.log(1 + np.abs(stars) / model.eps),
+        "r": np.abs(stars),
+        twice_as_many: 2.0 + np.zeros_like(stars),
+    }[model.confidence]
+    confidences[~known_places(ratings)] = model.unobserved_weight
     return likes * 1.0, confidences, *weigh(model, likes)
+
+
+def with_one_penalty(settings):
+    """Let nu and the other weight of a penalty not meet, as the model refuses that."""
+    if settings.get("nu") is not None:
+        settings["weighted_regularization"] = False
+    return settings
 
 
 class Case(NamedTuple):
@@ -107,7 +126,8 @@ class Case(NamedTuple):
         ratings = st.builds(
             make_ratings, seeds, size, size, share, lowest=st.just(self.lowest)
         )
-        return st.tuples(ratings, st.fixed_dictionaries(shared | self.settings))
+        settings = st.fixed_dictionaries(shared | self.settings)
+        return st.tuples(ratings, settings.map(with_one_penalty))
 
     def sweeps(self, ratings, settings, n=4):
         """Models after 1, 2, ... n sweeps from one start."""
@@ -130,7 +150,12 @@ class Case(NamedTuple):
 
 CONFIDENCES = {
     "alpha": st.sampled_from([0.1, 1.0, 40.0]),
-    "confidence": st.sampled_from(["alpha*r", "1+alpha*r"]),
+    "confidence": st.sampled_from(
+        ["alpha*r", "1+alpha*r", "1+alpha*log(1+r/eps)", "r", twice_as_many]
+    ),
+    "eps": st.sampled_from([0.5, 1.0]),
+    "unobserved_weight": st.sampled_from([0.05, 1.0, 3.0]),
+    "nu": st.sampled_from([None, 0.0, 0.5, 1.0]),
 }
 EXPLICIT = Case(ExplicitALS, dense_explicit, 0, 1e-18, {"biases": st.booleans()})
 IMPLICIT = Case(ImplicitALS, dense_implicit, -2, 1e-10, CONFIDENCES)

@@ -79,9 +79,14 @@ def test_who_has_no_likes_has_no_factors(problem):
 
 
 @cases
-@given(problem=IMPLICIT.problems, scale=st.sampled_from([0.1, 3.0, 100.0]))
-def test_only_the_product_of_alpha_and_rating_matters(problem, scale):
+@given(
+    problem=IMPLICIT.problems,
+    confidence=st.sampled_from(["alpha*r", "1+alpha*r"]),
+    scale=st.sampled_from([0.1, 3.0, 100.0]),
+)
+def test_only_the_product_of_alpha_and_rating_matters(problem, confidence, scale):
     ratings, settings = problem
+    settings["confidence"] = confidence
     model = ImplicitALS(**settings).fit(ratings)
     settings = settings | {"alpha": settings["alpha"] / scale}
     scaled = ImplicitALS(**settings).fit(scale * ratings)
@@ -122,6 +127,82 @@ def test_the_two_formulas_of_confidence_differ_by_one():
     ratings.data = 1 + 2 * ratings.data
     same = ImplicitALS(alpha=1.0, confidence="alpha*r").fit(ratings)
     np.testing.assert_allclose(paper.item_factors_, same.item_factors_, atol=1e-10)
+
+
+@cases
+@given(
+    seed=st.integers(0, 10**6),
+    a0=st.sampled_from([0.02, 0.5, 1.0, 2.0]),
+    nu=st.sampled_from([0.0, 0.5, 1.0]),
+)
+def test_the_objective_of_ials_is_found_by_the_settings_that_notes_give(seed, a0, nu):
+    """The gradient of the sum in the paper is zero after each half-step, rescaled."""
+    likes = as_csr(np.ones((12, 9)), np.random.default_rng(seed).random((12, 9)) < 0.4)
+    if not likes.nnz:
+        return
+    lam = 0.3
+    settings = {
+        "n_factors": 2,
+        "alpha": 1 + a0,
+        "unobserved_weight": a0,
+        "regularization": lam * (1 + a0),
+        "nu": nu,
+    }
+    old, new = (ImplicitALS(**settings, n_iterations=n).fit(likes) for n in (1, 2))
+    liked, root = likes.toarray(), np.sqrt(1 + a0)
+    for X, Y, S in [
+        (new.user_factors_ / root, old.item_factors_ / root, liked),
+        (new.item_factors_ / root, new.user_factors_ / root, liked.T),
+    ]:
+        penalty = lam * (S.sum(axis=1) + a0 * S.shape[1]) ** nu
+        scores = X @ Y.T
+        gradient = (S * (scores - 1) + a0 * scores) @ Y + penalty[:, None] * X
+        asked = S.any(axis=1)
+        assert np.abs(gradient[asked]).max() < 1e-10 * (1 + np.abs(Y).max() ** 2)
+        assert np.abs(X[asked]).max() > 1e-6
+
+
+def test_a_function_may_weigh_by_the_user_and_fold_in_asks_it_too():
+    counts = make_ratings(0, 30, 20, share=0.5)
+    counts.data = np.abs(counts.data) + 1
+
+    def of_the_mean(rows):
+        sums = np.add.reduceat(rows.data, rows.indptr[:-1])
+        n = np.diff(rows.indptr)
+        return 1 + rows.data / np.repeat(sums / n, n)
+
+    model = ImplicitALS(3, confidence=of_the_mean, n_iterations=2).fit(counts)
+    weights = counts.copy()
+    weights.data = of_the_mean(counts)
+    same = ImplicitALS(3, confidence="r", n_iterations=2).fit(weights)
+    np.testing.assert_array_equal(model.item_factors_, same.item_factors_)
+    np.testing.assert_array_equal(
+        model.fold_in(counts[[4]]), same.fold_in(weights[[4]])
+    )
+    assert model.explain(4, 3)[1].tolist() == same.explain(4, 3)[1].tolist()
+    raw = ImplicitALS(3, confidence="r", n_iterations=2).fit(counts)
+    assert np.abs(raw.item_factors_ - model.item_factors_).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("confidence", "message"),
+    [
+        (lambda r: np.ones(r.nnz + 1), "got shape"),
+        (lambda r: -np.ones(r.nnz), "a least one of -1"),
+        (lambda r: np.full(r.nnz, np.nan), "must give"),
+    ],
+)
+def test_confidences_that_fit_no_ratings_are_refused(confidence, message):
+    with pytest.raises(ValueError, match=message):
+        ImplicitALS(2, confidence=confidence).fit(make_ratings(0, 9, 8, share=0.5))
+
+
+def test_a_model_whose_confidence_is_a_function_cannot_be_saved(tmp_path):
+    ratings = make_ratings(0, 9, 8, share=0.5)
+    model = ImplicitALS(2, confidence=lambda r: np.ones(r.nnz)).fit(ratings)
+    with pytest.raises(TypeError, match="cannot be saved: <function"):
+        model.save(tmp_path / "model.npz")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_likes_that_weigh_no_more_than_holes_give_the_shrunk_svd():
@@ -242,13 +323,21 @@ def test_svd_start_fills_up_with_chance():
         ("alpha", -1.0, ValueError, "alpha == -1.0, must be > 0"),
         ("alpha", np.nan, ValueError, "alpha == nan, must be a number"),
         ("alpha", np.inf, ValueError, "alpha == inf, must be < inf"),
-        ("confidence", "1 + alpha*r", ValueError, r"or '1\+alpha\*r', got '1 \+ "),
-        ("confidence", None, ValueError, r"must be 'alpha\*r' or .* got None"),
+        ("confidence", "1 + alpha*r", ValueError, "or 'r', got '1 "),
+        ("confidence", None, ValueError, "must be a function or .* got None"),
+        ("eps", 0, ValueError, "eps == 0, must be > 0"),
+        ("unobserved_weight", 0.0, ValueError, "unobserved_weight == 0.0, must be > 0"),
+        ("nu", -1, ValueError, "nu == -1, must be >= 0"),
     ],
 )
 def test_bad_settings_are_refused(setting, value, error, message):
     with pytest.raises(error, match=message):
         ImplicitALS(**{setting: value})
+
+
+def test_two_weights_of_one_penalty_are_refused():
+    with pytest.raises(ValueError, match="nu is another weight"):
+        ImplicitALS(nu=1.0, weighted_regularization=True)
 
 
 @pytest.mark.parametrize(

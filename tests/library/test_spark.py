@@ -73,13 +73,17 @@ def is_running(process):
 FIT = """
 import json, os
 import numpy as np
-from als_course.spark import get_spark
+from als_course.spark import SHORT_LIVED, get_spark
 from pyspark.ml.evaluation import RegressionEvaluator
 from pyspark.ml.recommendation import ALS
 
 before = dict(os.environ)
-few_rows = {"codegen.wholeStage": False, "codegen.factoryMode": "NO_CODEGEN"}
-spark = get_spark(**{f"spark.sql.{name}": value for name, value in few_rows.items()})
+few_rows = {
+    "spark.sql.codegen.wholeStage": False,
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.driver.extraJavaOptions": SHORT_LIVED,
+}
+spark = get_spark(**few_rows)
 rng = np.random.default_rng(0)
 pairs = rng.permutation(60 * 40)[:1500]
 liking = rng.normal(size=(60, 3)) @ rng.normal(size=(3, 40))

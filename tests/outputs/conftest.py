@@ -9,6 +9,7 @@ not agree is forgotten. `make clean` before it has all pages run anew.
 """
 
 import itertools
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -95,6 +96,12 @@ class KeptRun:
         """Have nothing to stop."""
 
 
+def left_to_weekly(stored: Path) -> bool:
+    """Whether the outputs are of a look-alike where the real data are."""
+    name, variant = chapters.name_and_variant(stored)
+    return variant == chapters.LOOK_ALIKE and chapters.have_real_data(name)
+
+
 class StoredNotebook(nbval.plugin.IPyNbFile):
     """A stored notebook that is refused when it is not a run of its chapter."""
 
@@ -118,10 +125,13 @@ class StoredNotebook(nbval.plugin.IPyNbFile):
             self.refuse("some of its cells are skipped")
         two_sources = len(chapters.variants(self.chapter)) > 1
         real = two_sources and self.variant == chapters.REAL
-        if real and not chapters.have_real_amazon():
-            reason = "no real Amazon reviews here: set ALS_COURSE_DATA"
+        if real and not chapters.have_real_data(self.chapter):
+            reason = "the real data are not here: set ALS_COURSE_DATA"
             for item in items:
                 item.add_marker(pytest.mark.skip(reason=reason))
+        if left_to_weekly(self.path):
+            for item in items:
+                item.add_marker(pytest.mark.weekly)
         return items
 
     def refuse(self, why: str):
@@ -185,6 +195,7 @@ class Progress:
         self.left = {
             path.name: len(chapters.code_cells(nbformat.read(path, 4)))
             for path in stored
+            if "ALS_COURSE_WEEKLY" in os.environ or not left_to_weekly(path)
         }
         self.seconds = dict.fromkeys(self.left, 0)
         self.differing = dict.fromkeys(self.left, 0)

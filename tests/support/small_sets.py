@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from als_course import datasets
-from als_course.datasets import amazon, movielens
+from als_course.datasets import amazon, lastfm, movielens
 
 BOOK = Path(datasets.__file__).parents[1]
 WHEEL = "recbole-1.2.1-py3-none-any.whl"
@@ -154,7 +154,8 @@ MOVIELENS_CONTAINERS: dict[str, Callable[[], dict[str, bytes]]] = {
 
 
 def module_of(constant: str):
-    return amazon if constant.startswith("AMAZON") else movielens
+    modules = {"AMAZON": amazon, "LASTFM": lastfm}
+    return modules.get(constant.partition("_")[0], movielens)
 
 
 def put(folder: Path, files: dict[str, bytes]) -> None:
@@ -194,7 +195,7 @@ def start_python(
     code: str, constants: dict[str, str], *, bound_by_permissions: bool = False
 ) -> subprocess.Popen:
     """Run code in a process of its own that takes the small sets for the real ones."""
-    names = [*constants, "MOVIELENS_URL", "AMAZON_URL"]
+    names = [*constants, "MOVIELENS_URL", "AMAZON_URL", "LASTFM_URL"]
     modules = {name: module_of(name) for name in names}
     lines = [f"{m.__name__}.{n} = {getattr(m, n)!r}" for n, m in modules.items()]
     imports = ["import als_course.storage", "import als_course.datasets as d"]

@@ -1,4 +1,4 @@
-"""The three sets of ratings that the course learns from.
+"""The four sets of ratings that the course learns from.
 
 =======================================  =========================================
 function                                 what it gives
@@ -6,7 +6,9 @@ function                                 what it gives
 `make_biased_ratings`                    generated in memory, always there
 `fetch_movielens_100k`                   100,000 real ratings of films
 `fetch_amazon_reviews`                   10,261 real reviews of musical instruments
-`make_amazon_lookalike`                  what stands in for them without a network
+`fetch_lastfm_2k`                        92,834 real counts of plays of artists
+`make_amazon_lookalike`                  what stands in for the reviews
+`make_lastfm_lookalike`                  what stands in for the counts
 =======================================  =========================================
 
 A ``fetch_`` function looks in this order: the folder named by the environment
@@ -24,6 +26,12 @@ from als_course.datasets.amazon import (
     read_amazon_reviews,
 )
 from als_course.datasets.generated import BIASED_FINGERPRINT, make_biased_ratings
+from als_course.datasets.lastfm import (
+    LASTFM_FINGERPRINT,
+    LASTFM_LOOKALIKE_FINGERPRINT,
+    fetch_lastfm_2k,
+    make_lastfm_lookalike,
+)
 from als_course.datasets.lookalike import LOOKALIKE_FINGERPRINT, make_amazon_lookalike
 from als_course.datasets.matrix import Dataset, fingerprint, ratings_matrix
 from als_course.datasets.movielens import (
@@ -36,6 +44,8 @@ from als_course.storage import CacheError, DatasetError, UnavailableError
 __all__ = [
     "AMAZON_FINGERPRINT",
     "BIASED_FINGERPRINT",
+    "LASTFM_FINGERPRINT",
+    "LASTFM_LOOKALIKE_FINGERPRINT",
     "LOOKALIKE_FINGERPRINT",
     "MOVIELENS_FINGERPRINT",
     "MOVIELENS_ITEMS_FINGERPRINT",
@@ -44,10 +54,12 @@ __all__ = [
     "DatasetError",
     "UnavailableError",
     "fetch_amazon_reviews",
+    "fetch_lastfm_2k",
     "fetch_movielens_100k",
     "fingerprint",
     "make_amazon_lookalike",
     "make_biased_ratings",
+    "make_lastfm_lookalike",
     "ratings_matrix",
     "read_amazon_reviews",
 ]

@@ -7,6 +7,7 @@ from functools import partial
 from als_course.datasets import (
     DatasetError,
     fetch_amazon_reviews,
+    fetch_lastfm_2k,
     fetch_movielens_100k,
     make_biased_ratings,
 )
@@ -17,9 +18,9 @@ __all__ = ["main"]
 def main():
     """Fetch every set once and print a line about each; return the exit status."""
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
-    fetch_reviews = partial(fetch_amazon_reviews, retry=True)
+    again = [partial(f, retry=True) for f in (fetch_amazon_reviews, fetch_lastfm_2k)]
     try:
-        for load in (make_biased_ratings, fetch_movielens_100k, fetch_reviews):
+        for load in (make_biased_ratings, fetch_movielens_100k, *again):
             data = load()
             where = data.path or "in memory"
             print(f"{data.name}: {len(data.ratings):,} ratings, {data.source}, {where}")

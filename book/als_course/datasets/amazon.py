@@ -4,7 +4,6 @@ import csv
 import gzip
 import io
 import json
-import logging
 import os
 import zlib
 from functools import partial
@@ -18,16 +17,12 @@ from als_course.datasets.lookalike import (
 from als_course.datasets.matrix import Dataset, fingerprint, ratings_frame, verify
 from als_course.storage import (
     DatasetError,
-    UnavailableError,
-    cache_folder,
     decode,
     download,
     gunzip,
-    obtain,
-    offline,
+    obtain_or_remember,
     read_file,
     unzip,
-    write_cached,
 )
 
 __all__ = ["AMAZON_FINGERPRINT", "fetch_amazon_reviews", "read_amazon_reviews"]
@@ -71,7 +66,6 @@ AMAZON_CITATION = (
     "Evolution of Fashion Trends with One-Class Collaborative Filtering. WWW '16, "
     "507-517. https://doi.org/10.1145/2872427.2883037"
 )
-log = logging.getLogger("als_course.datasets")
 
 
 def fetch_amazon_reviews(*, retry=False):
@@ -118,22 +112,17 @@ def fetch_amazon_reviews(*, retry=False):
                 "generated reviews, or take it away to get the real ones"
             )
         return make_amazon_lookalike()
-    marker = cache_folder() / AMAZON_MARKER
-    sources = {AMAZON_URL: partial(download, AMAZON_URL)}
-    if marker.exists() and not retry:
-        sources = {}
-    try:
-        reviews, found = obtain(
-            "Amazon Musical Instruments", AMAZON_FILES, _read_amazon, sources
-        )
-    except UnavailableError as error:
-        log.info(
-            "The real Amazon reviews could not be had: a generated look-alike stands "
-            "in for them. python -m als_course.datasets asks the network again"
-        )
-        if sources and not offline():
-            write_cached(AMAZON_MARKER, str(error).encode())
+    got = obtain_or_remember(
+        "Amazon Musical Instruments",
+        AMAZON_FILES,
+        _read_amazon,
+        {AMAZON_URL: partial(download, AMAZON_URL)},
+        AMAZON_MARKER,
+        retry,
+    )
+    if got is None:
         return make_amazon_lookalike()
+    reviews, found = got
     path = write_reviews(AMAZON_FILES[0], reviews, found)
     ratings = ratings_of_reviews(reviews)
     return Dataset(

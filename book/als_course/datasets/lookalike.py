@@ -10,6 +10,7 @@ from als_course.storage import cache_folder, write_cached
 
 __all__ = [
     "LOOKALIKE_FINGERPRINT",
+    "counts_on_curve",
     "make_amazon_lookalike",
     "ratings_of_reviews",
     "write_reviews",
@@ -70,8 +71,8 @@ def make_amazon_lookalike(seed=0):
     """
     rng = np.random.default_rng(seed)
     n_reviews = sum(STAR_COUNTS.values())
-    reviewer_counts = _counts_on_curve(REVIEWER_CURVE, n_reviews)
-    product_counts = _counts_on_curve(PRODUCT_CURVE, n_reviews)
+    reviewer_counts = counts_on_curve(REVIEWER_CURVE, n_reviews)
+    product_counts = counts_on_curve(PRODUCT_CURVE, n_reviews)
     reviewers = _codes(rng, len(reviewer_counts), "A1", 12)
     products = _codes(rng, len(product_counts), "B00", 7)
     users, items = _random_pairs(rng, reviewer_counts, product_counts)
@@ -113,8 +114,19 @@ def write_reviews(name, reviews, found=None):
     return write_cached(name, lines.encode())
 
 
-def _counts_on_curve(curve, total):
-    """Return falling counts near the curve that add up to ``total``."""
+def counts_on_curve(curve, total):
+    """Return falling counts near a curve that add up to a total.
+
+    Parameters
+    ----------
+    curve : dict of int to float
+        Counts by rank, from 0; between them the logarithm is interpolated.
+    total : int
+
+    Returns
+    -------
+    int array of shape (largest rank + 1,)
+    """
     ranks = np.arange(max(curve) + 1)
     counts = np.exp(np.interp(ranks, list(curve), np.log(list(curve.values()))))
     counts = counts.round().astype(int)

@@ -37,8 +37,9 @@ class Dataset:
         What to call the set in a sentence.
     ratings : pandas.DataFrame
         One row per rating, in the order of the file: ``user_id`` and ``item_id``
-        (int64, or str for the reviews), ``rating`` (int64, 1 to 5 stars) and
-        ``timestamp`` (int64, seconds since 1970-01-01 UTC).
+        (int64, or str for the reviews), ``rating`` (int64, 1 to 5 stars, or a
+        number of plays) and ``timestamp`` (int64, seconds since 1970-01-01 UTC; 0
+        where there are no times).
     source : {"real", "generated", "look-alike"}
         Whether people gave these ratings. A page built on a look-alike says so.
     citation : str
@@ -67,9 +68,9 @@ class Dataset:
         """Show the set as a box, which warns where the ratings are a look-alike."""
         like = self.source == "look-alike"
         say = (
-            "The real reviews could not be had where this page was made, so a "
+            "The real set could not be had where this page was made, so a "
             "generated look-alike stands in. Its counts are the original's, its "
-            "reviews are nobody's: do not draw conclusions from them."
+            "rows are nobody's: do not draw conclusions from them."
             if like
             else f"{len(self.ratings):,} ratings. Cite: {escape(self.citation)}"
         )

@@ -9,7 +9,7 @@ import pooch
 import pytest
 
 from als_course import datasets, storage
-from als_course.datasets import amazon, movielens
+from als_course.datasets import amazon, lastfm, movielens
 from faultserver import FaultServer
 from small_sets import (
     KAGGLE,
@@ -22,6 +22,8 @@ from small_sets import (
     recbole_wheel,
     sha256_of_rows,
 )
+
+LASTFM = "hetrec2011-lastfm-2k.zip"
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +40,7 @@ def cache(tmp_path, monkeypatch) -> Path:
     (tmp_path / "wheels").mkdir()
     monkeypatch.setattr(movielens, "MOVIELENS_URL", "http://127.0.0.1:1/ml-100k.zip")
     monkeypatch.setattr(amazon, "AMAZON_URL", f"http://127.0.0.1:1/{UCSD}.gz")
+    monkeypatch.setattr(lastfm, "LASTFM_URL", f"http://127.0.0.1:1/{LASTFM}")
     return tmp_path / "cache"
 
 
@@ -74,10 +77,11 @@ def tiny(monkeypatch) -> dict[str, str]:
 
 @pytest.fixture
 def server(monkeypatch) -> Iterator[FaultServer]:
-    """Start a server that stands where the two real ones are."""
+    """Start a server that stands where the real ones are."""
     with FaultServer() as running:
         monkeypatch.setattr(movielens, "MOVIELENS_URL", running.url("/ml-100k.zip"))
         monkeypatch.setattr(amazon, "AMAZON_URL", running.url(f"/{UCSD}.gz"))
+        monkeypatch.setattr(lastfm, "LASTFM_URL", running.url(f"/{LASTFM}"))
         monkeypatch.setattr(storage, "TIMEOUT", 0.5)
         yield running
 

@@ -116,6 +116,7 @@ def test_the_lookalike_is_decided_by_its_seed(lookalike):
     assert datasets.fingerprint(other.ratings) != datasets.LOOKALIKE_FINGERPRINT
 
 
+@pytest.mark.weekly
 def test_spark_reads_the_json_lines(lookalike, tmp_path):
     if shutil.which("java") is None:
         pytest.skip("Spark needs Java: install a JDK, version 17 or newer")

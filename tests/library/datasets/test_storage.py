@@ -425,6 +425,7 @@ def test_the_command_prints_a_line_for_each_set(tiny, data, cache):
         f"MovieLens 100K: 5 ratings, real, {data / 'u.data'}",
         "Amazon Musical Instruments (look-alike): 10,261 ratings, look-alike, "
         f"{cache / 'amazon-lookalike-seed0.json'}",
+        "Last.fm 2K (look-alike): 92,834 ratings, look-alike, in memory",
     ]
     assert "a generated look-alike stands in" in err
 
