@@ -366,6 +366,7 @@ def test_a_build_that_was_killed_is_finished_by_the_next(book):
     assert not (made / ".html-unfinished").exists()
 
 
+@pytest.mark.weekly
 def test_two_builds_at_once_take_turns_and_both_succeed(book):
     (book / "book" / "tiny.md").write_text(PAGE + WAIT, "utf-8")
     with start(book) as first:
@@ -383,6 +384,7 @@ def test_two_builds_at_once_take_turns_and_both_succeed(book):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no such limit here")
+@pytest.mark.weekly
 def test_a_full_disk_is_named_and_the_next_build_is_whole(book):
     """The system refuses every file of more than 20 kB, as a full disk does."""
     full = (

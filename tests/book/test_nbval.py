@@ -115,6 +115,7 @@ def test_stored_outputs_made_anew_pass(tiny):
     assert "1 passed" in result.stdout
 
 
+@pytest.mark.weekly
 def test_one_changed_digit_in_a_real_chapter_is_found(tmp_path):
     folder = copy_of_the_book(tmp_path, CHAPTER)
     stored = f"{CHAPTER}.ipynb"
@@ -269,6 +270,7 @@ def test_a_run_that_did_not_agree_is_never_shown(drawn):
     assert (runs_of(drawn), picture(drawn)) == (3, 3)
 
 
+@pytest.mark.weekly
 def test_a_comparison_of_some_cells_hands_over_nothing(drawn):
     result = run(
         drawn,

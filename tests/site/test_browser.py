@@ -335,7 +335,7 @@ def test_chapters_have_numbers_and_plain_names_wherever_one_is_led_to_them(page)
     for number, text in enumerate(listed.all_inner_texts(), start=1):
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         assert " ".join(lines).startswith(f"{number} "), text
-        assert len(lines) == 2, "the title, and below it the plain name"
+        assert len(lines) == 3, "the number, the title, and below it the plain name"
     onward = page.locator(".prev-next-area .right-next").inner_text()
     assert re.search(r"2 · .+, \d+ minutes to read", onward)
 
