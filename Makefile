@@ -40,6 +40,8 @@ else
 	cp .binder/overrides.json $(VENV)/share/jupyter/lab/settings
 	$(BIN)/python -m als_course.datasets
 	$(BIN)/python -m als_course.java
+	@# it writes for half a minute what saves each of thirty sessions ten seconds
+	$(BIN)/python -m als_course.spark
 	@# npm has newer rules for accessibility than the package index; without npm those do
 	if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --prefix $(VENV) axe-core@4.14.1 || echo "npm could not fetch axe; the one installed by pip is used"; fi
 	touch $@

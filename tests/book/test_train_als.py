@@ -17,7 +17,7 @@ import pytest
 from scipy import sparse
 
 from als_course import baselines, metrics, splits
-from als_course.spark import SHORT_LIVED
+from als_course.spark import SHORT_LIVED, archive_option
 
 PROGRAM = Path(__file__).resolve().parents[2] / "book" / "jobs" / "train_als.py"
 BIG = 3_000_000_000_000_000_000  # an id that no double holds exactly
@@ -48,7 +48,7 @@ train_als = load_program()
 def quick():
     """Let every Spark that starts here, the programs' too, be quick on few rows."""
     settings = [f"--conf {name}={value}" for name, value in QUICK.items()]
-    java = f"--driver-java-options '{SHORT_LIVED}'"
+    java = f"--driver-java-options '{archive_option()} {SHORT_LIVED}'"
     arguments = " ".join([java, *settings, "pyspark-shell"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYSPARK_SUBMIT_ARGS", arguments)
