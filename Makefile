@@ -69,6 +69,8 @@ weekly: export ALS_COURSE_WEEKLY = 1
 weekly: $(VENV)/installed  ## run what takes too long for every push: answers of long chapters, killed clusters, look-alikes
 	$(BIN)/python -m pytest -n 2 -m weekly tests/library tests/book
 	$(BIN)/python -m pytest -n 2 --nbval --nbval-current-env tests/outputs
+	$(BIN)/jupyter-book build -W -n --keep-going .
+	$(BIN)/python -m pytest -n 2 -m weekly tests/site
 
 mutants: $(VENV)/mutants  ## break copies of the course on purpose; each mistake must turn a check red
 	$(BIN)/python tests/mutants/mutants.py

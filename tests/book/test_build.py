@@ -339,6 +339,7 @@ def until_it_runs(book, process):
 
 
 @needs_groups
+@pytest.mark.weekly
 def test_a_build_that_was_killed_is_finished_by_the_next(book):
     (book / "book" / "tiny.md").write_text(PAGE + PICTURE + WAIT, "utf-8")
     with start(book) as first:

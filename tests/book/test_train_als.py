@@ -379,7 +379,9 @@ RATING = [("Jörgen", "a", 1.5, 2.0), ("Jürgen", "a", 5.0, 1.0)]
          ["--quote", ""]),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("encoding", ["UTF-8", "windows-1252"])
+@pytest.mark.parametrize(
+    "encoding", ["UTF-8", pytest.param("windows-1252", marks=pytest.mark.weekly)]
+)
 def test_a_file_is_read_as_it_is_found(
     spark, job, name, header, line, options, encoding
 ):
@@ -657,7 +659,9 @@ def test_options_of_the_model_reach_it(result, hashed):
 
 @needs_spark
 @pytest.mark.parametrize("how", ["numpy", "spark"])
-@pytest.mark.parametrize("n", [1, 3, 30])
+@pytest.mark.parametrize(
+    "n", [3, *(pytest.param(n, marks=pytest.mark.weekly) for n in (1, 30))]
+)
 def test_both_ways_to_make_lists_give_the_same(spark, how, n, monkeypatch):
     """Scores are whole numbers with many ties; some users have seen nearly all."""
     monkeypatch.setattr(train_als, "BLOCK", 5 * 128)

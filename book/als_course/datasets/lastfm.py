@@ -203,8 +203,9 @@ def _pairs_by_style(rng, per_user, per_item):
     items = items[np.lexsort((rng.random(len(items)), style[items]))]
     while True:
         # The second of two equal pairs changes its artist with somebody nearby.
-        _, first = np.unique(users * len(per_item) + items, return_index=True)
-        repeats = np.setdiff1d(np.arange(len(users)), first)
+        pairs = users * len(per_item) + items
+        order = np.argsort(pairs, kind="stable")
+        repeats = np.sort(order[1:][np.diff(pairs[order]) == 0])
         if not repeats.size:
             return users, items
         for one, move in zip(
