@@ -438,6 +438,7 @@ def check_addresses(site):
     compile(first, "the cell that sets up Colab", "exec")
 
 
+@pytest.mark.weekly
 def test_with_addresses_pages_link_there_and_the_same_sources_give_the_same_bytes(book):
     addresses = {
         "ALS_COURSE_REPOSITORY": "https://github.com/some/course",

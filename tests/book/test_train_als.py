@@ -310,6 +310,7 @@ REPEATED = [
         ),
     ],
 )
+@pytest.mark.weekly
 def test_repeated_rows_make_one_rating(spark, job, options, wanted):
     file = write_csv(job, [(u, i, r, t + 1_000_000_000) for u, i, r, t in REPEATED])
     rows = cleaned(spark, file, *options)
@@ -416,6 +417,7 @@ def test_a_table_of_the_catalogue_is_read(spark, files, ratings, job):
 @needs_spark
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("way", ["excel", "spark", "bare"])
+@pytest.mark.weekly
 def test_no_text_becomes_a_rating(spark, job, seed, way):
     """Every row is read as it was written, or all are refused."""
     rng = np.random.default_rng(seed)
@@ -517,6 +519,7 @@ def test_ratings_that_are_no_likes_are_counted(hashed):
 
 
 @needs_spark
+@pytest.mark.weekly
 def test_refitting_changes_the_lists_and_no_score(result, tested):
     for part in ("rmse", "ranking", "paired", "counts", "test_not_scored"):
         assert approximate(result.report[part]) == approximate(tested.report[part])
@@ -864,6 +867,7 @@ def test_the_lock_of_a_dead_run_is_taken_over(job, owner, monkeypatch):
 
 
 @needs_spark
+@pytest.mark.weekly
 def test_a_gate_publishes_nothing_and_the_next_night_keeps_the_numbers(
     job, files, ratings, result
 ):
@@ -926,6 +930,7 @@ def test_resume_leaves_a_complete_result_alone(job, files, result):
 
 
 @needs_spark
+@pytest.mark.weekly
 def test_a_killed_process_is_resumed_by_another(job, files):
     command = [sys.executable, str(PROGRAM), "--ratings", str(files / "r.jsonl")]
     command += ["--output", str(job.output), *SMALL_MODEL]

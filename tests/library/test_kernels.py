@@ -261,6 +261,7 @@ if platform.machine().lower() in ("x86_64", "amd64"):
 
 
 @pytest.mark.parametrize("name", PROCESSORS)
+@pytest.mark.weekly
 def test_tiles_fit_the_registers_of_each_processor(name, tmp_path):
     """In a process of its own, AVX-512 off; this one in a second, from the cache."""
     features, registers = PROCESSORS[name]
