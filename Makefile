@@ -69,10 +69,10 @@ $(VENV)/mutants: tests/mutants/requirements.txt $(VENV)/installed
 
 weekly: export ALS_COURSE_WEEKLY = 1
 weekly: $(VENV)/installed  ## run what takes too long for every push: answers of long chapters, killed clusters, look-alikes
-	$(BIN)/python -m pytest -n 2 -m weekly tests/library tests/book
+	$(BIN)/python -m pytest -n 2 -m weekly tests/library tests/book tests/classroom
 	$(BIN)/python -m pytest -n 2 --nbval --nbval-current-env tests/outputs
 	$(BIN)/jupyter-book build -W -n --keep-going .
-	$(BIN)/python -m pytest -n 2 -m weekly tests/site
+	$(BIN)/python -m pytest -n 2 tests/site
 
 mutants: $(VENV)/mutants  ## break copies of the course on purpose; each mistake must turn a check red
 	$(BIN)/python tests/mutants/mutants.py
