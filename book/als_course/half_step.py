@@ -142,10 +142,13 @@ def half_step_by_gradient(
         x = start[row].copy()
         residual = (c * p).astype(fixed.dtype) @ F - times(x)
         direction, size = residual, residual @ residual
+        enough = np.finfo(fixed.dtype).eps ** 2 * size
         for _ in range(steps):
+            if size <= enough:  # as near as rounding lets it come
+                break
             along = times(direction)
             slope = direction @ along
-            if not slope > 0:  # there, or a direction that costs nothing
+            if not slope > 0:  # a direction that costs nothing
                 break
             x = x + size / slope * direction
             residual = residual - size / slope * along

@@ -49,12 +49,15 @@ def approach_rows(ratings, fixed, holes, penalties, asked, formula, steps, resul
         for row in range(n_rows):
             for i in range(k):
                 sizes[row] += residual[row, i] ** 2
+        enough = sizes * np.finfo(fixed.dtype).eps ** 2
         for _ in range(steps):
             if hole > 0:
                 np.dot(direction, holes, along)
             else:
                 along[:] = 0
             for row in range(n_rows):
+                if sizes[row] <= enough[row]:  # as near as rounding lets it come
+                    continue
                 for t in range(indptr[first + row], indptr[first + row + 1]):
                     at = gathered[t - begin]
                     fitted = zero
@@ -67,7 +70,7 @@ def approach_rows(ratings, fixed, holes, penalties, asked, formula, steps, resul
                 for i in range(k):
                     along[row, i] += penalties[first + row] * direction[row, i]
                     slope += direction[row, i] * along[row, i]
-                if not slope > 0:  # there, or a direction that costs nothing
+                if not slope > 0:  # a direction that costs nothing
                     continue
                 length, size = sizes[row] / slope, zero
                 for i in range(k):
