@@ -298,8 +298,8 @@ class ExplicitALS(_AlternatingLeastSquares):
     solver : {"exact", "cg", "auto"}
         How a half-step is done: every system solved, or `cg_steps` steps of conjugate
         gradient from the factors of the sweep before. They never raise the objective
-        either, cost k operations for each rating instead of k², and end a fit a little
-        above the exact solver. "auto" takes them from 96 factors on.
+        either, and a step costs k operations for each rating instead of k². "auto"
+        takes them from 96 factors on.
     cg_steps : int
         At least 1; 3 is what the library implicit takes.
 

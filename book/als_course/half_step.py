@@ -96,8 +96,7 @@ def half_step(ratings, fixed, penalties, asked, formula, singular, loss=True):
             failed[row] = True
             break
         if loss:
-            fitted, (c, p) = (F @ solved[row]).astype(np.float64), formula(r)
-            total += np.sum(c * (p - fitted) ** 2 - formula.hole * fitted**2)
+            total += _loss(F @ solved[row], r, formula)
     return solved, total, failed
 
 
@@ -133,7 +132,8 @@ def half_step_by_gradient(
     holes = formula.hole * (fixed.T @ fixed)
     for row in np.flatnonzero(asked):
         rated = slice(ratings.indptr[row], ratings.indptr[row + 1])
-        F, (c, p) = fixed[ratings.indices[rated]], formula(ratings.data[rated])
+        F, r = fixed[ratings.indices[rated]], ratings.data[rated]
+        c, p = formula(r)
         extra = (c - formula.hole).astype(fixed.dtype)
 
         def times(x, F=F, extra=extra, penalty=penalties[row]):
@@ -156,6 +156,11 @@ def half_step_by_gradient(
             direction = residual + size / older * direction
         solved[row] = x
         if loss:
-            fitted = (F @ x).astype(np.float64)
-            total += np.sum(c * (p - fitted) ** 2 - formula.hole * fitted**2)
+            total += _loss(F @ x, r, formula)
     return solved, total, np.zeros(len(asked), bool)
+
+
+def _loss(fitted, r, formula):
+    """Sum what ratings add to the objective beyond what holes in their place would."""
+    fitted, (c, p) = fitted.astype(np.float64), formula(r)
+    return np.sum(c * (p - fitted) ** 2 - formula.hole * fitted**2)

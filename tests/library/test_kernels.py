@@ -366,6 +366,7 @@ def test_what_float32_cannot_hold_is_refused(engine):
             model.fit(flat, start)
 
 
+@pytest.mark.weekly
 def test_without_the_tiled_file_the_plain_version_keeps_every_promise(tmp_path):
     """The course's properties of least squares, with the file deleted."""
     library = tmp_path / "als_course"

@@ -264,6 +264,7 @@ def test_a_java_that_does_not_start_spark_shows_the_end_of_the_log(life):
     assert "much" in life["no start"]
 
 
+@pytest.mark.weekly
 def test_nothing_of_java_reaches_a_notebook(real_java, tmp_path, monkeypatch):
     ours = {"PYTHONPATH": str(BOOK), "ALS_COURSE_CACHE": str(tmp_path / "cache")}
     for name, value in ours.items():

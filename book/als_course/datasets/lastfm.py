@@ -5,7 +5,6 @@ word about what he disliked.
 """
 
 import io
-import os
 from functools import partial
 
 import numpy as np
@@ -17,6 +16,7 @@ from als_course.storage import (
     DatasetError,
     decode,
     download,
+    look_alike_wanted,
     obtain_or_remember,
     read_file,
     unzip,
@@ -96,12 +96,7 @@ def fetch_lastfm_2k(*, retry=False):
     ----------
     https://grouplens.org/datasets/hetrec-2011/
     """
-    if wanted := os.environ.get("ALS_COURSE_LASTFM"):
-        if wanted != "look-alike":
-            raise DatasetError(
-                f"ALS_COURSE_LASTFM is {wanted!r}; set it to 'look-alike' to get the "
-                "generated counts, or take it away to get the real ones"
-            )
+    if look_alike_wanted("ALS_COURSE_LASTFM"):
         return make_lastfm_lookalike()
     found = obtain_or_remember(
         "Last.fm 2K",
