@@ -570,7 +570,7 @@ def _bootstrap(samples, statistic, n_resamples, confidence, seed):
         paired=True,
         confidence_level=confidence,
         method="percentile",
-        rng=np.random.default_rng(seed),
+        random_state=np.random.default_rng(seed),  # its name before SciPy 1.15, too
     )
     low, high = result.confidence_interval
     return Interval(float(statistic(*samples)), float(low), float(high))

@@ -20,14 +20,6 @@ import zlib
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-import requests
-from tqdm import TqdmWarning, tqdm
-
-with warnings.catch_warnings():
-    # pooch asks for tqdm's notebook bar, which wants ipywidgets; ours is plain text.
-    warnings.simplefilter("ignore", TqdmWarning)
-    import pooch
-
 __all__ = [
     "CacheError",
     "DatasetError",
@@ -88,7 +80,7 @@ def cache_folder():
     pathlib.Path
         The folder that ``ALS_COURSE_CACHE`` names, or the operating system's usual one.
     """
-    named = os.environ.get("ALS_COURSE_CACHE") or pooch.os_cache("als-course")
+    named = os.environ.get("ALS_COURSE_CACHE") or _pooch().os_cache("als-course")
     return Path(named).expanduser().absolute()
 
 
@@ -347,6 +339,17 @@ def _discard(path):
 # -- the network --------------------------------------------------------------------
 
 
+def _pooch():
+    """Import pooch where it is needed: browsers have neither it nor a use for it."""
+    from tqdm import TqdmWarning
+
+    with warnings.catch_warnings():
+        # pooch asks for tqdm's notebook bar, which wants ipywidgets; ours is text
+        warnings.simplefilter("ignore", TqdmWarning)
+        import pooch
+    return pooch
+
+
 def download(url, folder):
     """Download a file, with a progress bar where somebody can see one.
 
@@ -365,11 +368,14 @@ def download(url, folder):
     DatasetError
         If the server cannot be reached, answers with an error, or falls silent.
     """
+    import requests
+    from tqdm import tqdm
+
     target = folder / url.rpartition("/")[2]
     bar = {"desc": target.name, "total": 1, "unit": "B", "unit_scale": True}
     plain = {"Accept-Encoding": "identity"}  # some servers offer to unpack a .gz
     with tqdm(**bar, disable=None) as progress:  # pooch sets the total
-        fetch = pooch.HTTPDownloader(
+        fetch = _pooch().HTTPDownloader(
             progressbar=progress, timeout=TIMEOUT, headers=plain
         )
         try:

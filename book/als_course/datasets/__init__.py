@@ -7,6 +7,7 @@ function                                 what it gives
 `fetch_movielens_100k`                   100,000 real ratings of films
 `fetch_amazon_reviews`                   10,261 real reviews of musical instruments
 `fetch_lastfm_2k`                        92,834 real counts of plays of artists
+`make_movielens_lookalike`               what stands in for the ratings of films
 `make_amazon_lookalike`                  what stands in for the reviews
 `make_lastfm_lookalike`                  what stands in for the counts
 =======================================  =========================================
@@ -37,7 +38,9 @@ from als_course.datasets.matrix import Dataset, fingerprint, ratings_matrix
 from als_course.datasets.movielens import (
     MOVIELENS_FINGERPRINT,
     MOVIELENS_ITEMS_FINGERPRINT,
+    MOVIELENS_LOOKALIKE_FINGERPRINT,
     fetch_movielens_100k,
+    make_movielens_lookalike,
 )
 from als_course.storage import CacheError, DatasetError, UnavailableError
 
@@ -49,6 +52,7 @@ __all__ = [
     "LOOKALIKE_FINGERPRINT",
     "MOVIELENS_FINGERPRINT",
     "MOVIELENS_ITEMS_FINGERPRINT",
+    "MOVIELENS_LOOKALIKE_FINGERPRINT",
     "CacheError",
     "Dataset",
     "DatasetError",
@@ -60,6 +64,7 @@ __all__ = [
     "make_amazon_lookalike",
     "make_biased_ratings",
     "make_lastfm_lookalike",
+    "make_movielens_lookalike",
     "ratings_matrix",
     "read_amazon_reviews",
 ]

@@ -1,9 +1,12 @@
 """MovieLens: the original, every container of it, and damaged ones."""
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_array
 
 from als_course import datasets
+from als_course.baselines import DampedBiases
 from als_course.datasets import DatasetError, movielens
 from small_sets import (
     ALTERED,
@@ -153,3 +156,66 @@ def test_a_bad_original_of_movielens_is_an_error_that_names_it(
     assert str(data) in str(raised.value)
     assert server.asked == []
     assert names_in(cache) == []
+
+
+# -- the look-alike --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_lookalike_is_counted_like_the_original(seed):
+    made = datasets.make_movielens_lookalike(seed)
+    ratings = made.ratings
+    stars = ratings.rating.value_counts().sort_index().tolist()
+    assert stars == [6110, 11370, 27145, 34174, 21201]
+    assert not ratings.duplicated(["user_id", "item_id"]).any()
+    per_user, per_film = (ratings[c].value_counts() for c in ("user_id", "item_id"))
+    assert sorted(per_user.index) == list(range(1, 944))
+    assert sorted(per_film.index) == list(range(1, 1683))
+    assert (per_user.min(), per_user.max()) == (20, 737)
+    assert (per_film.min(), per_film.max()) == (1, 583)
+    assert ratings.groupby("item_id").user_id.min().is_monotonic_increasing
+    times = pd.to_datetime(ratings.timestamp, unit="s")
+    assert times.min() >= pd.Timestamp("1997-09-20")
+    assert times.max() < pd.Timestamp("1998-04-23")
+    assert made.items.item_id.tolist() == list(range(1, 1683))
+    assert made.items.title.str.startswith("Generated").all()
+    assert made.source == "look-alike"
+
+
+def test_the_lookalike_is_popular_like_the_original_rank_by_rank(real_movielens):
+    made = datasets.make_movielens_lookalike().ratings
+    for column in ("user_id", "item_id"):
+        counts, real = (
+            np.sort(ratings[column].value_counts())[::-1]
+            for ratings in (made, real_movielens.ratings)
+        )
+        assert np.abs(counts.cumsum() - real.cumsum()).max() / real.sum() < 0.01
+
+
+def test_biases_explain_as_much_of_the_lookalike_as_of_the_original(real_movielens):
+    def gain(ratings):
+        matrix = datasets.ratings_matrix(ratings)[0].tocoo()
+        test = np.random.default_rng(0).random(matrix.nnz) < 0.2
+        parts = [
+            (matrix.data[part], (matrix.row[part], matrix.col[part]))
+            for part in (~test, test)
+        ]
+        train = csr_array(parts[0], shape=matrix.shape)
+        predicted = DampedBiases().fit(train).predict(*parts[1][1])
+        errors = parts[1][0] - predicted, parts[1][0] - train.data.mean()
+        return np.sqrt(np.mean(errors[0] ** 2) / np.mean(errors[1] ** 2))
+
+    real = gain(real_movielens.ratings)
+    assert 0.8 < real < 0.88
+    assert gain(datasets.make_movielens_lookalike().ratings) == pytest.approx(
+        real, abs=0.01
+    )
+
+
+def test_the_lookalike_is_decided_by_its_seed_and_asked_for_by_a_variable(monkeypatch):
+    monkeypatch.setenv("ALS_COURSE_MOVIELENS", "look-alike")
+    made = datasets.fetch_movielens_100k()
+    found = datasets.fingerprint(made.ratings)
+    assert found == datasets.MOVIELENS_LOOKALIKE_FINGERPRINT
+    other = datasets.make_movielens_lookalike(seed=1)
+    assert datasets.fingerprint(other.ratings) != found
