@@ -15,16 +15,19 @@ endif
 ifdef ALS_COURSE_CACHE
 override ALS_COURSE_CACHE := $(call absolute,$(ALS_COURSE_CACHE))
 endif
+ifdef ALS_COURSE_PYODIDE
+override ALS_COURSE_PYODIDE := $(call absolute,$(ALS_COURSE_PYODIDE))
+endif
 export
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test weekly mutants lab outputs outputs-everywhere classroom grade marks rehearse offline-kit night bench clean
+.PHONY: help book pdf test weekly mutants live-all lab outputs outputs-everywhere classroom grade marks rehearse offline-kit night bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 21
 
 # The set-up asks again once it has the lock: another may have done it in the meantime.
-$(VENV)/installed: requirements.txt requirements-serve.txt pyproject.toml
+$(VENV)/installed: requirements.txt requirements-serve.txt pyproject.toml tools/pyodide.json
 ifndef IS_LOCKED
 	@$(LOCK) requirements.txt $(MAKE) --no-print-directory IS_LOCKED=1 $@
 else
@@ -39,6 +42,8 @@ else
 	mkdir -p $(VENV)/share/jupyter/lab/settings
 	cp .binder/overrides.json $(VENV)/share/jupyter/lab/settings
 	$(BIN)/python -m als_course.datasets
+	@# what readers press Run with; where it cannot be had, the site has no such buttons
+	$(BIN)/python -m tools.pyodide
 	$(BIN)/python -m als_course.java
 	@# it writes for half a minute what saves each of thirty sessions ten seconds
 	$(BIN)/python -m als_course.spark
@@ -76,6 +81,9 @@ weekly: $(VENV)/installed  ## run what takes too long for every push: answers of
 
 mutants: $(VENV)/mutants  ## break copies of the course on purpose; each mistake must turn a check red
 	$(BIN)/python tests/mutants/mutants.py
+
+live-all: book  ## run all cells that readers can run, in a browser; half an hour
+	ALS_COURSE_WEEKLY=1 $(BIN)/python -m pytest tests/site/test_live.py -k every_cell
 
 lab: $(VENV)/installed  ## open JupyterLab with the chapters as notebooks
 	$(BIN)/jupyter lab --notebook-dir=book

@@ -47,6 +47,8 @@
       all.hidden = false;
       said.dataset.right = answers[chosen].textContent.trim().startsWith("Right");
       said.append(make("p", { innerHTML: content(answers[chosen]) }));
+      const right = said.dataset.right === "true";
+      document.dispatchEvent(new CustomEvent("quiz", { detail: { number, right } }));
     });
     list.replaceWith(group, check, said);
   };

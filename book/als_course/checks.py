@@ -4,7 +4,6 @@ from numbers import Integral, Real
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils import check_scalar
 
 __all__ = ["check_amount", "check_columns", "check_count", "check_csr"]
 
@@ -27,7 +26,7 @@ def check_count(value, name):
     """
     if isinstance(value, bool):  # which Python counts among the integers
         raise TypeError(f"{name} must be an instance of int, not bool.")
-    check_scalar(value, name, Integral, min_val=1)
+    _check_scalar(value, name, Integral, min_val=1)
 
 
 def check_amount(value, name, positive=False):
@@ -49,7 +48,7 @@ def check_amount(value, name, positive=False):
         If it is out of range, infinite or nan.
     """
     ends = "neither" if positive else "left"
-    check_scalar(value, name, Real, min_val=0, max_val=np.inf, include_boundaries=ends)
+    _check_scalar(value, name, Real, min_val=0, max_val=np.inf, include_boundaries=ends)
     if np.isnan(value):  # which compares with nothing
         raise ValueError(f"{name} == nan, must be a number.")
 
@@ -111,3 +110,9 @@ def check_columns(table, columns):
             f"the table of ratings has no column {', '.join(missing)}; it has "
             f"{', '.join(map(str, table.columns))}"
         )
+
+
+def _check_scalar(*what, **limits):
+    from sklearn.utils import check_scalar  # in a browser, seconds that datasets spare
+
+    check_scalar(*what, **limits)
