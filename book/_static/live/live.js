@@ -42,7 +42,7 @@
     document.querySelectorAll(".live-done, .live-progress").forEach((old) => old.remove());
     let any = false;
     for (const [page, [exercises, quizzes]] of Object.entries(told.chapters)) {
-      const kept = recall(page), link = document.querySelector(`.course-map a[href$="${page}.html"]`);
+      const kept = recall(page), link = document.querySelector(`.course-map a[href^="${page}.html"]`);
       if (!localStorage.getItem(KEY + page) || !link) continue;
       any = true;
       const done = `${kept.solved.length} of ${exercises} exercises, ${kept.quizzes.length} of ${quizzes} questions`;

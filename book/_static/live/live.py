@@ -135,7 +135,7 @@ class Printed(io.TextIOBase):
             if self.length > MOST:
                 text = "\n... more than a page can hold; the rest is left out\n"
             self.held.append(text)
-            if time.monotonic() - self.last > 0.1:
+            if self.length > MOST or time.monotonic() - self.last > 0.1:
                 self.flush()
         return len(text)
 

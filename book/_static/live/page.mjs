@@ -5,7 +5,7 @@ export function start({ told, base, make, button, recall, remember, save }) {
 
   // -- Python, in a worker ----------------------------------------------------------------
   const waiting = new Map(), ran = new Map(); // what is asked; the code each cell last ran
-  let worker = null, stopper = null, number = 0, busy = false, files = null;
+  let worker = null, stopper = null, number = 0, files = null;
   const ask = (command, content = {}, hear = () => {}) => new Promise((resolve) => {
     waiting.set(++number, { resolve, hear });
     worker.postMessage({ id: number, command, ...content });
@@ -165,16 +165,13 @@ export function start({ told, base, make, button, recall, remember, save }) {
     if (answer.error && out) show(out, { kind: "error", text: answer.error });
     return answer;
   };
-  const alone = async (work) => {
-    if (busy) return;
-    busy = true;
+  let queue = Promise.resolve(), queued = 0;
+  const alone = (work) => { // one press after the other
+    queued++;
     document.body.classList.add("live-busy");
-    try {
-      return await work();
-    } finally {
-      busy = false;
-      document.body.classList.remove("live-busy");
-    }
+    return (queue = queue.then(work).finally(() => {
+      if (!--queued) document.body.classList.remove("live-busy");
+    }));
   };
 
   const cells = [...document.querySelectorAll('div.cell[id^="live-"]')].map((box) => {
@@ -238,7 +235,7 @@ export function start({ told, base, make, button, recall, remember, save }) {
     if (told.data.length) offerData();
     return true;
   };
-  const runTo = (cell) => alone(() => runAll(cells.filter((c) => c.number <= cell.number), cell));
+  const runTo = (cell) => (say(cell, "Waiting"), alone(() => runAll(cells.filter((c) => c.number <= cell.number), cell)));
   const cellOf = (number) => cells.find((cell) => cell.number === number && cell.box);
 
   // -- exercises -----------------------------------------------------------------------------------
