@@ -107,6 +107,17 @@ def test_a_page_is_run_anew_when_the_library_changes_in_what_it_does(book):
     assert "answer 41" not in shown(book)
 
 
+def test_without_python_for_the_browser_a_page_has_no_buttons_and_says_so(
+    book, tmp_path
+):
+    nothing = {"ALS_COURSE_PYODIDE": "", "ALS_COURSE_CACHE": str(tmp_path / "empty")}
+    result = build(book, **nothing)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "built without Python for the browser" in shown(book)
+    assert 'id="live-0"' not in shown(book)
+    assert not list((book / "_build" / "html").rglob("python-*"))
+
+
 def test_two_pages_run_at_a_time_and_each_once(book):
     meet = """
 ```{code-cell} ipython3
