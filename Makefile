@@ -40,6 +40,8 @@ else
 	cp .binder/overrides.json $(VENV)/share/jupyter/lab/settings
 	$(BIN)/python -m als_course.datasets
 	$(BIN)/python -m als_course.java
+	@# it writes for half a minute what saves each of thirty sessions ten seconds
+	$(BIN)/python -m als_course.spark
 	@# npm has newer rules for accessibility than the package index; without npm those do
 	if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --prefix $(VENV) axe-core@4.14.1 || echo "npm could not fetch axe; the one installed by pip is used"; fi
 	touch $@
@@ -67,8 +69,10 @@ $(VENV)/mutants: tests/mutants/requirements.txt $(VENV)/installed
 
 weekly: export ALS_COURSE_WEEKLY = 1
 weekly: $(VENV)/installed  ## run what takes too long for every push: answers of long chapters, killed clusters, look-alikes
-	$(BIN)/python -m pytest -n 2 -m weekly tests/library tests/book
+	$(BIN)/python -m pytest -n 2 -m weekly tests/library tests/book tests/classroom
 	$(BIN)/python -m pytest -n 2 --nbval --nbval-current-env tests/outputs
+	$(BIN)/jupyter-book build -W -n --keep-going .
+	$(BIN)/python -m pytest -n 2 tests/site
 
 mutants: $(VENV)/mutants  ## break copies of the course on purpose; each mistake must turn a check red
 	$(BIN)/python tests/mutants/mutants.py

@@ -24,6 +24,7 @@
       "production", "nightly", "train_als"],
     "book/implicit-als": ["implicit feedback", "implicit", "likes", "clicks", "confidence", "alpha", "explain",
       "one class"],
+    "book/large-ranks": ["conjugate gradient", "large rank", "large ranks", "approximate solver"],
     "book/ranking-evaluation": ["evaluation", "evaluate", "metrics", "ndcg", "map", "precision", "recall",
       "hit rate", "top n", "offline evaluation"],
     "book/als-dialects": ["implicit library", "cheat sheet", "compare libraries", "lenskit", "weighted lambda"],

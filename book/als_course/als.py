@@ -17,19 +17,25 @@ from scipy.sparse import csr_array
 from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import ThreadpoolController
 
+from als_course import half_step
 from als_course.baselines import DampedBiases, residuals
 from als_course.checks import check_amount, check_count
-from als_course.half_step import SINGULAR, SOLVERS, Formula, half_step, normal_equation
+from als_course.half_step import SINGULAR, SOLVERS, Formula, normal_equation
 from als_course.metrics import top_k
 from als_course.recommender import FactorRecommender, check_ratings
 
 __all__ = ["ExplicitALS", "ImplicitALS"]
 
 BLAS = ThreadpoolController()  # once, as finding the libraries takes 4 ms
+GRADIENT_FROM = 96  # from this n_factors on solver "auto" takes conjugate gradient
 COMPILED_FROM = 1e7  # from this n_ratings x n_factors x n_iterations "auto" compiles
 LINEAR = "alpha*r", "1+alpha*r"
 CONFIDENCES = *LINEAR, "1+alpha*log(1+r/eps)", "r"
-CHOICES = {"engine": ("auto", "numba", "numpy"), "dtype": ("float64", "float32")}
+CHOICES = {
+    "engine": ("auto", "numba", "numpy"),
+    "dtype": ("float64", "float32"),
+    "solver": ("exact", "cg", "auto"),
+}
 
 
 class _Side(NamedTuple):
@@ -49,6 +55,7 @@ class _AlternatingLeastSquares(FactorRecommender):
     def _check_settings(self):
         check_count(self.n_factors, "n_factors")
         check_count(self.n_iterations, "n_iterations")
+        check_count(self.cg_steps, "cg_steps")
         check_amount(self.regularization, "regularization")
         for name, choices in CHOICES.items():
             value = getattr(self, name)
@@ -90,7 +97,8 @@ class _AlternatingLeastSquares(FactorRecommender):
         """
         self._check_settings()
         ratings = check_ratings(ratings, dtype=self.dtype)
-        solve = self._load_engine(ratings)
+        engine = self._load_engine(ratings)
+        by_steps = self.solver_ == "cg"
         by_user, taken_off = self._targets(ratings)
         users, items = self._side(by_user), self._side(by_user.T.tocsr())
         if not users.counts.any():
@@ -99,10 +107,15 @@ class _AlternatingLeastSquares(FactorRecommender):
         # One thread: the systems are too small to share out.
         with BLAS.limit(limits=1, user_api="blas"):
             item_factors = self._start(by_user, start)
+            user_factors = np.zeros((ratings.shape[0], self.n_factors), self.dtype)
             for _ in range(self.n_iterations):
                 older = item_factors
-                user_factors, _ = self._solve(users, older, "user", solve)
-                item_factors, loss = self._solve(items, user_factors, "item", solve)
+                user_factors, _ = self._solve(
+                    users, older, "user", engine, user_factors if by_steps else None
+                )
+                item_factors, loss = self._solve(
+                    items, user_factors, "item", engine, older if by_steps else None
+                )
                 history.append(
                     loss
                     + self._loss_of_holes(user_factors, item_factors)
@@ -149,8 +162,10 @@ class _AlternatingLeastSquares(FactorRecommender):
         return self._solve(side, self.item_factors_, "user", half_step)[0][0]
 
     def _load_engine(self, ratings):
-        """Return the compiled half-step if the engine asks for it, else NumPy's."""
+        """Return the module that solves, and remember engine and solver."""
         self.engine_ = "numpy"
+        large = self.n_factors >= GRADIENT_FROM
+        self.solver_ = self.solver if self.solver != "auto" else ("exact", "cg")[large]
         size = ratings.nnz * self.n_factors * self.n_iterations
         small = self.engine == "auto" and size < COMPILED_FROM
         if self.engine == "numpy" or small:
@@ -165,7 +180,7 @@ class _AlternatingLeastSquares(FactorRecommender):
                 "requirements.txt, or take engine='numpy'"
             ) from error
         self.engine_ = "numba"
-        return kernels.half_step
+        return kernels
 
     def _targets(self, ratings):
         """Return what the factors are fitted on, and what is added to predictions."""
@@ -214,15 +229,20 @@ class _AlternatingLeastSquares(FactorRecommender):
             raise ValueError("start holds nan or infinity")
         return factors[1]
 
-    def _solve(self, side, fixed, kind, solve):
+    def _solve(self, side, fixed, kind, engine, start=None):
         """Do a half-step, or say which user or item has a singular system.
 
-        The loss is computed with the items only, as nobody asks for the users'.
+        It is exact without a start, and else some steps from there. The loss is
+        computed with the items only, as nobody asks for the users'.
         """
-        given = side.ratings, fixed, side.penalties, side.counts > 0
-        solved, loss, failed = solve(
-            *given, self.formula, SINGULAR[self.dtype], loss=kind == "item"
-        )
+        asked, loss = side.counts > 0, kind == "item"
+        given = side.ratings, fixed, side.penalties, asked, self.formula
+        if start is None:
+            solved, loss, failed = engine.half_step(*given, SINGULAR[self.dtype], loss)
+        else:
+            solved, loss, failed = engine.half_step_by_gradient(
+                *given, start, self.cg_steps, loss
+            )
         if failed.any():
             row = np.argmax(failed)
             n_ratings = side.ratings.indptr[row + 1] - side.ratings.indptr[row]
@@ -275,6 +295,13 @@ class ExplicitALS(_AlternatingLeastSquares):
     dtype : {"float64", "float32"}
         Type of the ratings and factors while fitting. float32 takes half the memory
         and, with Numba, two thirds of the time.
+    solver : {"exact", "cg", "auto"}
+        How a half-step is done: every system solved, or `cg_steps` steps of conjugate
+        gradient from the factors of the sweep before. They never raise the objective
+        either, and a step costs k operations for each rating instead of k². "auto"
+        takes them from 96 factors on.
+    cg_steps : int
+        At least 1; 3 is what the library implicit takes.
 
     Attributes
     ----------
@@ -287,8 +314,8 @@ class ExplicitALS(_AlternatingLeastSquares):
         Added to the product of the factors. All 0 without `biases`.
     history_ : float64 array of shape (n_iterations,)
         The objective after each sweep; with `biases`, on what they leave over.
-    engine_ : {"numba", "numpy"}
-        What solved.
+    engine_, solver_ : {"numba", "numpy"} and {"exact", "cg"}
+        What solved, and how.
 
     References
     ----------
@@ -313,6 +340,8 @@ class ExplicitALS(_AlternatingLeastSquares):
     random_state: int | np.random.Generator = 0
     engine: str = "auto"
     dtype: str = "float64"
+    solver: str = "exact"
+    cg_steps: int = 3
 
     formula = Formula(hole=0.0, alpha=0.0, base=1.0)
 
@@ -387,13 +416,15 @@ class ImplicitALS(_AlternatingLeastSquares):
         ε of the logarithm, above 0: the rating from which confidence grows slower.
     unobserved_weight : float
         Confidence of a hole, above 0; 1 in the paper, in Spark and in implicit.
+    solver, cg_steps
+        As in `ExplicitALS`.
     nu : float or None
         If given, w is (likes + `unobserved_weight` places) ** nu, where places are the
         items for a user and the users for an item: the penalty of iALS [2]_.
 
     Attributes
     ----------
-    user_factors_, item_factors_, history_, engine_
+    user_factors_, item_factors_, history_, engine_, solver_
         As in `ExplicitALS`. A user without likes has zeros for factors, and the items'
         numbers of likes for scores.
 
@@ -438,6 +469,8 @@ class ImplicitALS(_AlternatingLeastSquares):
     eps: float = 1.0
     unobserved_weight: float = 1.0
     nu: float | None = None
+    solver: str = "exact"
+    cg_steps: int = 3
 
     def _check_settings(self):
         super()._check_settings()
@@ -505,7 +538,7 @@ class ImplicitALS(_AlternatingLeastSquares):
 
         The y_j and Y are the item factors that the user was solved with, half a sweep
         older than `item_factors_`, so that the contributions of all likes sum to what
-        `predict` and `recommend` give.
+        `predict` and `recommend` give; with the solver "cg", nearly so.
 
         Parameters
         ----------

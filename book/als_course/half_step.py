@@ -9,7 +9,14 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg.lapack import dposv, sposv
 
-__all__ = ["SINGULAR", "SOLVERS", "Formula", "half_step", "normal_equation"]
+__all__ = [
+    "SINGULAR",
+    "SOLVERS",
+    "Formula",
+    "half_step",
+    "half_step_by_gradient",
+    "normal_equation",
+]
 
 SOLVERS = {"float64": dposv, "float32": sposv}
 # Smallest over largest pivot of a system; below it hardly a digit holds.
@@ -89,6 +96,71 @@ def half_step(ratings, fixed, penalties, asked, formula, singular, loss=True):
             failed[row] = True
             break
         if loss:
-            fitted, (c, p) = (F @ solved[row]).astype(np.float64), formula(r)
-            total += np.sum(c * (p - fitted) ** 2 - formula.hole * fitted**2)
+            total += _loss(F @ solved[row], r, formula)
     return solved, total, failed
+
+
+def half_step_by_gradient(
+    ratings, fixed, penalties, asked, formula, start, steps, loss=True
+):
+    """Approach the factors of each row by a few steps of conjugate gradient.
+
+    The system of a row is not built: a product with it takes the k x k matrix of all
+    holes and the factors of what was rated, 2 k (k + 2 n_rated) operations instead of
+    the k² n_rated of `normal_equation` [1]_. No step raises the row's objective.
+
+    Parameters
+    ----------
+    ratings, fixed, penalties, asked, formula, loss
+        As for `half_step`.
+    start : array of shape (n_rows, k)
+        Where the steps begin: the factors of the sweep before.
+    steps : int
+        With k or more it solves the system, but for rounding.
+
+    Returns
+    -------
+    solved, loss, failed
+        As `half_step` does; no system fails.
+
+    References
+    ----------
+    .. [1] G. Takács, I. Pilászy, D. Tikk, "Applications of the conjugate gradient
+       method for implicit feedback collaborative filtering", RecSys 2011.
+    """
+    solved, total = np.zeros_like(start), 0.0
+    holes = formula.hole * (fixed.T @ fixed)
+    for row in np.flatnonzero(asked):
+        rated = slice(ratings.indptr[row], ratings.indptr[row + 1])
+        F, r = fixed[ratings.indices[rated]], ratings.data[rated]
+        c, p = formula(r)
+        extra = (c - formula.hole).astype(fixed.dtype)
+
+        def times(x, F=F, extra=extra, penalty=penalties[row]):
+            return holes @ x + (extra * (F @ x)) @ F + fixed.dtype.type(penalty) * x
+
+        x = start[row].copy()
+        residual = (c * p).astype(fixed.dtype) @ F - times(x)
+        direction, size = residual, residual @ residual
+        enough = np.finfo(fixed.dtype).eps ** 2 * size
+        for _ in range(steps):
+            if size <= enough:  # as near as rounding lets it come
+                break
+            along = times(direction)
+            slope = direction @ along
+            if not slope > 0:  # a direction that costs nothing
+                break
+            x = x + size / slope * direction
+            residual = residual - size / slope * along
+            size, older = residual @ residual, size
+            direction = residual + size / older * direction
+        solved[row] = x
+        if loss:
+            total += _loss(F @ x, r, formula)
+    return solved, total, np.zeros(len(asked), bool)
+
+
+def _loss(fitted, r, formula):
+    """Sum what ratings add to the objective beyond what holes in their place would."""
+    fitted, (c, p) = fitted.astype(np.float64), formula(r)
+    return np.sum(c * (p - fitted) ** 2 - formula.hole * fitted**2)

@@ -37,6 +37,7 @@ __all__ = [
     "download",
     "download_wheel",
     "gunzip",
+    "look_alike_wanted",
     "obtain",
     "obtain_or_remember",
     "offline",
@@ -196,6 +197,31 @@ def obtain(
                 log.warning("%s failed: %s", source, error)
                 failures.append(f"{source}: {error}")
     raise UnavailableError(_nowhere(title, patterns, failures))
+
+
+def look_alike_wanted(variable):
+    """Whether an environment variable asks for the look-alike of a set.
+
+    Parameters
+    ----------
+    variable : str
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    DatasetError
+        If it is set to something else than "look-alike".
+    """
+    wanted = os.environ.get(variable)
+    if wanted and wanted != "look-alike":
+        raise DatasetError(
+            f"{variable} is {wanted!r}; set it to 'look-alike' to get generated rows, "
+            "or take it away to get the real ones"
+        )
+    return bool(wanted)
 
 
 def obtain_or_remember(title, patterns, read, sources, marker, retry=False):

@@ -23,9 +23,10 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
-from als_course.als import SINGULAR, ExplicitALS, Formula, ImplicitALS, half_step
+from als_course.als import ExplicitALS, ImplicitALS
 from als_course.baselines import DampedBiases
 from als_course.datasets import ratings_matrix
+from als_course.half_step import SINGULAR, Formula, half_step
 from als_course.metrics import ndcg_at_k, paired_bootstrap, top_k
 from als_course.spark import get_spark
 

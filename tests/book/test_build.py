@@ -339,6 +339,7 @@ def until_it_runs(book, process):
 
 
 @needs_groups
+@pytest.mark.weekly
 def test_a_build_that_was_killed_is_finished_by_the_next(book):
     (book / "book" / "tiny.md").write_text(PAGE + PICTURE + WAIT, "utf-8")
     with start(book) as first:
@@ -437,6 +438,7 @@ def check_addresses(site):
     compile(first, "the cell that sets up Colab", "exec")
 
 
+@pytest.mark.weekly
 def test_with_addresses_pages_link_there_and_the_same_sources_give_the_same_bytes(book):
     addresses = {
         "ALS_COURSE_REPOSITORY": "https://github.com/some/course",

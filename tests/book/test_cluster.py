@@ -192,6 +192,7 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(
     assert floor < report["rmse"]["als"]["scored"] < 0.5 * baseline
 
 
+@pytest.mark.weekly
 def test_a_failing_program_and_an_error_leave_nothing(processes, tmp_path):
     command = [str(TRAIN), "--ratings", "/no/such.csv", "--output", str(tmp_path / "o")]
     cluster = local_cluster.LocalCluster(workers=1, folder=tmp_path)

@@ -254,6 +254,7 @@ def test_the_picture_on_a_page_comes_from_the_run_that_was_compared(drawn):
     assert runs_of(drawn) == 1
 
 
+@pytest.mark.weekly
 def test_a_run_that_did_not_agree_is_never_shown(drawn):
     mend = spoil(drawn)
     assert compare(drawn).returncode == 1

@@ -16,7 +16,7 @@ import train_als
 
 import small_runs
 from als_course.datasets import ratings_matrix
-from als_course.spark import SHORT_LIVED
+from als_course.spark import SHORT_LIVED, archive_option
 
 # A few hundred rows are done before code for them would be compiled.
 QUICK = {
@@ -214,7 +214,7 @@ def test_without_times_or_newcomers_nothing_is_measured(table, model):
 @pytest.fixture(scope="module")
 def spark():
     settings = [f"--conf {name}={value}" for name, value in QUICK.items()]
-    java = f"--driver-java-options '{SHORT_LIVED}'"
+    java = f"--driver-java-options '{archive_option()} {SHORT_LIVED}'"
     arguments = " ".join([java, *settings, "pyspark-shell"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYSPARK_SUBMIT_ARGS", arguments)

@@ -17,7 +17,7 @@ import pytest
 from scipy import sparse
 
 from als_course import baselines, metrics, splits
-from als_course.spark import SHORT_LIVED
+from als_course.spark import SHORT_LIVED, archive_option
 
 PROGRAM = Path(__file__).resolve().parents[2] / "book" / "jobs" / "train_als.py"
 BIG = 3_000_000_000_000_000_000  # an id that no double holds exactly
@@ -48,7 +48,7 @@ train_als = load_program()
 def quick():
     """Let every Spark that starts here, the programs' too, be quick on few rows."""
     settings = [f"--conf {name}={value}" for name, value in QUICK.items()]
-    java = f"--driver-java-options '{SHORT_LIVED}'"
+    java = f"--driver-java-options '{archive_option()} {SHORT_LIVED}'"
     arguments = " ".join([java, *settings, "pyspark-shell"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYSPARK_SUBMIT_ARGS", arguments)
@@ -310,6 +310,7 @@ REPEATED = [
         ),
     ],
 )
+@pytest.mark.weekly
 def test_repeated_rows_make_one_rating(spark, job, options, wanted):
     file = write_csv(job, [(u, i, r, t + 1_000_000_000) for u, i, r, t in REPEATED])
     rows = cleaned(spark, file, *options)
@@ -379,7 +380,9 @@ RATING = [("Jörgen", "a", 1.5, 2.0), ("Jürgen", "a", 5.0, 1.0)]
          ["--quote", ""]),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("encoding", ["UTF-8", "windows-1252"])
+@pytest.mark.parametrize(
+    "encoding", ["UTF-8", pytest.param("windows-1252", marks=pytest.mark.weekly)]
+)
 def test_a_file_is_read_as_it_is_found(
     spark, job, name, header, line, options, encoding
 ):
@@ -414,6 +417,7 @@ def test_a_table_of_the_catalogue_is_read(spark, files, ratings, job):
 @needs_spark
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("way", ["excel", "spark", "bare"])
+@pytest.mark.weekly
 def test_no_text_becomes_a_rating(spark, job, seed, way):
     """Every row is read as it was written, or all are refused."""
     rng = np.random.default_rng(seed)
@@ -515,6 +519,7 @@ def test_ratings_that_are_no_likes_are_counted(hashed):
 
 
 @needs_spark
+@pytest.mark.weekly
 def test_refitting_changes_the_lists_and_no_score(result, tested):
     for part in ("rmse", "ranking", "paired", "counts", "test_not_scored"):
         assert approximate(result.report[part]) == approximate(tested.report[part])
@@ -657,7 +662,9 @@ def test_options_of_the_model_reach_it(result, hashed):
 
 @needs_spark
 @pytest.mark.parametrize("how", ["numpy", "spark"])
-@pytest.mark.parametrize("n", [1, 3, 30])
+@pytest.mark.parametrize(
+    "n", [3, *(pytest.param(n, marks=pytest.mark.weekly) for n in (1, 30))]
+)
 def test_both_ways_to_make_lists_give_the_same(spark, how, n, monkeypatch):
     """Scores are whole numbers with many ties; some users have seen nearly all."""
     monkeypatch.setattr(train_als, "BLOCK", 5 * 128)
@@ -860,6 +867,7 @@ def test_the_lock_of_a_dead_run_is_taken_over(job, owner, monkeypatch):
 
 
 @needs_spark
+@pytest.mark.weekly
 def test_a_gate_publishes_nothing_and_the_next_night_keeps_the_numbers(
     job, files, ratings, result
 ):
@@ -922,6 +930,7 @@ def test_resume_leaves_a_complete_result_alone(job, files, result):
 
 
 @needs_spark
+@pytest.mark.weekly
 def test_a_killed_process_is_resumed_by_another(job, files):
     command = [sys.executable, str(PROGRAM), "--ratings", str(files / "r.jsonl")]
     command += ["--output", str(job.output), *SMALL_MODEL]

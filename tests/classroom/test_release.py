@@ -161,6 +161,7 @@ def test_a_program_that_exercises_run_is_handed_out_and_found(classroom):
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.weekly
 def test_spark_and_figures_run_in_the_sandbox(way, tmp_path):
     """Spark's set-up and a figure in the kernel of the grader, without a remark."""
     settings = grade.Settings(60, way, tmp_path / "warm")
@@ -204,6 +205,7 @@ def test_the_commands_of_the_makefile_are_the_programs_commands():
         assert ended.value.code == 0
 
 
+@pytest.mark.weekly
 def test_a_fresh_copy_makes_and_grades_as_the_teaching_page_says(way, tmp_path):
     """With one chapter and one student who has answered it all."""
     page = chapters.page_path("teaching").read_text("utf-8")

@@ -70,7 +70,7 @@ def dense_half_step(ratings, fixed, penalties, asked, formula):
 
 
 VERSIONS = {
-    "numpy": als.half_step,
+    "numpy": als.half_step.half_step,
     "plain": partial(kernels.half_step, version=kernels.plain),
     "tiled": partial(kernels.half_step, version=kernels.tiled),
 }
@@ -261,6 +261,7 @@ if platform.machine().lower() in ("x86_64", "amd64"):
 
 
 @pytest.mark.parametrize("name", PROCESSORS)
+@pytest.mark.weekly
 def test_tiles_fit_the_registers_of_each_processor(name, tmp_path):
     """In a process of its own, AVX-512 off; this one in a second, from the cache."""
     features, registers = PROCESSORS[name]
@@ -365,6 +366,7 @@ def test_what_float32_cannot_hold_is_refused(engine):
             model.fit(flat, start)
 
 
+@pytest.mark.weekly
 def test_without_the_tiled_file_the_plain_version_keeps_every_promise(tmp_path):
     """The course's properties of least squares, with the file deleted."""
     library = tmp_path / "als_course"

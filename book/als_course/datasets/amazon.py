@@ -4,7 +4,6 @@ import csv
 import gzip
 import io
 import json
-import os
 import zlib
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from als_course.storage import (
     decode,
     download,
     gunzip,
+    look_alike_wanted,
     obtain_or_remember,
     read_file,
     unzip,
@@ -105,12 +105,7 @@ def fetch_amazon_reviews(*, retry=False):
     ----------
     https://snap.stanford.edu/data/amazon/productGraph/
     """
-    if wanted := os.environ.get("ALS_COURSE_AMAZON"):
-        if wanted != "look-alike":
-            raise DatasetError(
-                f"ALS_COURSE_AMAZON is {wanted!r}; set it to 'look-alike' to get the "
-                "generated reviews, or take it away to get the real ones"
-            )
+    if look_alike_wanted("ALS_COURSE_AMAZON"):
         return make_amazon_lookalike()
     got = obtain_or_remember(
         "Amazon Musical Instruments",

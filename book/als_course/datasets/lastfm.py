@@ -5,7 +5,6 @@ word about what he disliked.
 """
 
 import io
-import os
 from functools import partial
 
 import numpy as np
@@ -17,6 +16,7 @@ from als_course.storage import (
     DatasetError,
     decode,
     download,
+    look_alike_wanted,
     obtain_or_remember,
     read_file,
     unzip,
@@ -96,12 +96,7 @@ def fetch_lastfm_2k(*, retry=False):
     ----------
     https://grouplens.org/datasets/hetrec-2011/
     """
-    if wanted := os.environ.get("ALS_COURSE_LASTFM"):
-        if wanted != "look-alike":
-            raise DatasetError(
-                f"ALS_COURSE_LASTFM is {wanted!r}; set it to 'look-alike' to get the "
-                "generated counts, or take it away to get the real ones"
-            )
+    if look_alike_wanted("ALS_COURSE_LASTFM"):
         return make_lastfm_lookalike()
     found = obtain_or_remember(
         "Last.fm 2K",
@@ -203,8 +198,9 @@ def _pairs_by_style(rng, per_user, per_item):
     items = items[np.lexsort((rng.random(len(items)), style[items]))]
     while True:
         # The second of two equal pairs changes its artist with somebody nearby.
-        _, first = np.unique(users * len(per_item) + items, return_index=True)
-        repeats = np.setdiff1d(np.arange(len(users)), first)
+        pairs = users * len(per_item) + items
+        order = np.argsort(pairs, kind="stable")
+        repeats = np.sort(order[1:][np.diff(pairs[order]) == 0])
         if not repeats.size:
             return users, items
         for one, move in zip(

@@ -2,18 +2,19 @@
 
 Both do what `half_step.half_step` does in NumPy. `plain` is the one to read, and the
 reference; `tiled` is the one to run, several times faster, and may be missing.
+`gradient` does what `half_step.half_step_by_gradient` does.
 """
 
 import numpy as np
 
-from als_course.kernels import plain
+from als_course.kernels import gradient, plain
 
 try:
     from als_course.kernels import tiled
 except (ImportError, AttributeError):  # deleted, or Numba's internals have moved
     tiled = None
 
-__all__ = ["half_step"]
+__all__ = ["half_step", "half_step_by_gradient"]
 
 
 def half_step(
@@ -66,3 +67,26 @@ def half_step(
         (solved, losses[: len(asked) * loss], failed),
     )
     return solved, losses.sum(), failed
+
+
+def half_step_by_gradient(
+    ratings, fixed, penalties, asked, formula, start, steps, loss=True
+):
+    """Approach the factors of each row by a few steps of conjugate gradient.
+
+    `als_course.half_step.half_step_by_gradient` says what all this is.
+    """
+    dtype = fixed.dtype
+    solved, losses = np.array(start, dtype, order="C"), np.zeros(len(asked))
+    hole, fixed = dtype.type(formula[0]), np.ascontiguousarray(fixed)
+    gradient.approach_rows(
+        (ratings.indptr, ratings.indices, ratings.data),
+        fixed,
+        hole * (fixed.T @ fixed),
+        np.asarray(penalties, dtype),
+        asked,
+        tuple(dtype.type(number) for number in formula),
+        steps,
+        (solved, losses[: len(asked) * loss]),
+    )
+    return solved, losses.sum(), np.zeros(len(asked), bool)

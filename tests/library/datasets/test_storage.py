@@ -38,20 +38,18 @@ from small_sets import (
 
 
 @pytest.mark.parametrize("name", ["real_movielens", "real_amazon"])
-def test_a_set_loads_the_second_time_in_under_a_third_of_a_second(
-    name, request, monkeypatch
-):
+def test_a_set_loads_the_second_time_in_under_a_second(name, request, monkeypatch):
     folder = request.getfixturevalue(name).path.parent
     monkeypatch.setenv("ALS_COURSE_DATA", str(folder))
     movielens = name == "real_movielens"
     load = datasets.fetch_movielens_100k if movielens else datasets.fetch_amazon_reviews
     load()
-    assert min(timed(load) for _ in range(5)) < 0.3
+    assert min(timed(load) for _ in range(5)) < 1
 
 
-def test_the_remembered_lookalike_loads_in_under_a_third_of_a_second():
+def test_the_remembered_lookalike_loads_in_under_a_second():
     datasets.fetch_amazon_reviews()
-    assert min(timed(datasets.fetch_amazon_reviews) for _ in range(5)) < 0.3
+    assert min(timed(datasets.fetch_amazon_reviews) for _ in range(5)) < 1
 
 
 # -- where they look -------------------------------------------------------------------
