@@ -21,6 +21,8 @@ ALLOWED = tomllib.loads(Path(__file__).with_name("altered_results.toml").read_te
 SLOW = {
     "als-dialects",
     "baselines-and-evaluation",
+    "counts",
+    "fast-als",
     "implicit-als",
     "kernels-and-roofline",
     "large-ranks",
@@ -37,6 +39,7 @@ SLOW = {
     "splits-and-lists",
     "stochastic-gradient",
     "what-the-factors-found",
+    "when-to-use-als",
 }
 
 
