@@ -80,8 +80,15 @@ def lacking(module: str) -> str:
 
 
 @cache
-def cells(name: str) -> tuple[Cell, ...]:
-    """List the cells of a page that readers see outside solutions."""
+def scan(name: str) -> tuple[tuple[Cell, ...], dict[str, str]]:
+    """List the cells of a page that readers see outside solutions.
+
+    Returns
+    -------
+    cells : tuple of Cell
+    dead : dict of str to str
+        Names that no cell can give a value in a browser, and what each lacks.
+    """
     found, dead, number = [], {}, -1
     for cell, kind, label, _ in chapters.pieces(chapters.read(name)):
         if cell.cell_type != "code":
@@ -90,15 +97,26 @@ def cells(name: str) -> tuple[Cell, ...]:
         tags = chapters.tags(cell)
         if kind == "solution" or tags & {"remove-cell", "remove-input"}:
             continue
-        names = exercises.bound(cell.source)
-        lacks = {lacking(m) for m in imports(cell.source)} - {""}
-        lacks |= {dead[n] for n in exercises.free(cell.source) if n in dead}
+        names, lacks = exercises.bound(cell.source), lacked_by(cell.source, dead)
         for one in names:
             dead.pop(one, None)
         if lacks:
             dead |= dict.fromkeys(names, min(lacks))
         found.append(Cell(number, cell.source, tags, label, frozenset(lacks)))
-    return tuple(found)
+    return tuple(found), dead
+
+
+def lacked_by(code: str, dead: dict[str, str]) -> set[str]:
+    """Say what code needs that browsers lack."""
+    lacks = {lacking(module) for module in imports(code)} - {""}
+    if 'engine="numba"' in code:
+        lacks.add(LACKING["numba"])
+    return lacks | {dead[name] for name in exercises.free(code) if name in dead}
+
+
+def cells(name: str) -> tuple[Cell, ...]:
+    """List the cells of a page that readers see outside solutions."""
+    return scan(name)[0]
 
 
 def files_of(module: str) -> list[Path]:
@@ -172,7 +190,7 @@ class Packages(SphinxDirective):
 def about(name: str) -> dict:
     """Collect what the script of a page needs to know; hidden checks are not in it."""
     able = [cell for cell in cells(name) if not cell.lacks]
-    setup = [cell for cell in cells(name) if "setup" in cell.tags]
+    setup = [cell for cell in able if "setup" in cell.tags]
     hidden, number = [], -1
     for cell in chapters.code_cells(chapters.read(name)):
         number += 1
@@ -180,8 +198,9 @@ def about(name: str) -> dict:
             hidden.append([number, cell.source])
     tasks = []
     for exercise in exercises.read(name):
-        given = [cell for cell in cells(name) if cell.label == exercise.label]
-        if any(cell.lacks for cell in [*setup, *given]):
+        given = [cell for cell in able if cell.label == exercise.label]
+        code = "\n".join([exercise.given, exercise.solution, exercise.check])
+        if lacked_by(code, scan(name)[1]):
             continue
         tasks.append(
             {
