@@ -23,7 +23,6 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 from tools import chapters, exercises, pyodide
-from tools.site.figures import dark_style
 
 LOGGER = logging.getLogger(__name__)
 LIVE = chapters.BOOK / "_static" / "live"
@@ -240,7 +239,7 @@ def sizes(served: Path, names: list[str]) -> int:
 @cache
 def version() -> str:
     """Name what is served beside the pages by its contents."""
-    found = hashlib.sha256(dark_style().encode())
+    found = hashlib.sha256()
     for path in sorted([*LIVE.iterdir(), *programs().values()]):
         found.update(path.read_bytes())
     return found.hexdigest()[:12]
@@ -376,7 +375,6 @@ def serve(app, error) -> None:
         put(path, python / path.name)
     library = {name: path.read_text("utf-8") for name, path in programs().items()}
     (live / "library.json").write_text(json.dumps(library), "utf-8")
-    (live / "dark.css").write_text(dark_style(), "utf-8")
     worker = (LIVE / "sw.js").read_text("utf-8")
     (site / "sw.js").write_text(worker.replace("VERSION", app.live.name), "utf-8")
     write_work(live / "work")

@@ -112,16 +112,13 @@ export function start({ told, base, make, button, recall, remember, save }) {
     box.setAttribute("aria-label", "table");
     return box;
   };
-  let dark = null;
-  const figure = async (out, svg, alt) => {
-    const image = make("img", { alt });
-    out.append(image); // its place among the printed lines
-    dark ??= fetch(new URL(`dark.css?v=${told.version}`, base)).then((answer) => answer.text());
-    const styled = svg.slice(svg.indexOf("<svg")).replace("</style>", `${await dark}</style>`);
-    image.src = URL.createObjectURL(new Blob([styled], { type: "image/svg+xml" }));
+  const figure = (out, svg, alt) => {
+    const image = make("img", { alt, src: URL.createObjectURL(new Blob([svg.slice(svg.indexOf("<svg"))], { type: "image/svg+xml" })) });
     image.onload = () => URL.revokeObjectURL(image.src);
+    out.append(image);
   };
   const show = (out, { kind, text, alt }) => {
+    if (kind === "again") return out.replaceChildren();
     if (kind === "html") return out.append(table(text));
     if (kind === "figure") return figure(out, text, alt);
     if (kind === "error") return out.append(make("pre", { className: "output live-error", tabIndex: 0 }, text));
@@ -245,11 +242,12 @@ export function start({ told, base, make, button, recall, remember, save }) {
     const { title, stub, check, needs } = told.exercises.find((one) => one.label === label);
     const box = document.getElementById(label), bar = box.querySelector(".live-bar"), pre = make("pre"), out = output(`Output of your answer to ${title}`);
     const place = { out };
+    out.setAttribute("aria-live", "polite");
     const verdict = (right, text) => {
       const said = make("p", { className: "live-verdict" }, text);
       said.dataset.right = right;
       out.append(said);
-      say(place, text);
+      say(place, right ? "Right" : "Not yet");
       box.classList.toggle("live-solved", right || recall(told.page).solved.includes(label));
     };
     const tried = () => alone(async () => {
@@ -263,7 +261,7 @@ export function start({ told, base, make, button, recall, remember, save }) {
       }
       const { said, error } = await ask("check", { source: check });
       if (!said && !error) own((kept) => { kept.solved = [...new Set([...kept.solved, label])]; });
-      verdict(!said && !error, said || error || "Right: the check passes.");
+      verdict(!said && !error, said || error || "The check passes.");
     });
     const store = (text) => own((kept) => { kept.answers[label] = text; });
     place.editor = edit(pre, `Your answer to ${title}`, recall(told.page).answers[label] ?? stub, store, tried);
@@ -316,7 +314,7 @@ export function start({ told, base, make, button, recall, remember, save }) {
         forget.hidden = !files[name];
         status.textContent = files[name]
           ? `The cells see your own ${title}, verified; it stays in this browser.`
-          : `${title} may not be passed on, so the cells see a generated look-alike: as many rows, counted alike, and nobody's. Numbers, titles and pictures differ from those of the book, and a check that asks for a number of the real set refuses a right answer.`;
+          : `${title} may not be passed on, so the cells see a generated look-alike: as many rows, counted alike, and nobody's. Numbers, titles and pictures differ from those of the book; a cell that looks for a film by its name fails, and a check that asks for a number of the real set refuses a right answer.`;
       };
       input.addEventListener("change", () => alone(async () => {
         status.textContent = "The file is verified.";

@@ -48,10 +48,17 @@ const commands = {
   },
   async run({ source, name }) {
     if (later) await later; // what other cells of the page import
-    const failed = live.run(source, name, (kind, text, alt) => say(kind, { text, alt }));
-    later ??= python.loadPackage(told.packages, { messageCallback() {} });
-    const answer = failed ? failed.toJs({ dict_converter: Object.fromEntries }) : {};
-    return answer;
+    const hand = (kind, text, alt) => say(kind, { text, alt });
+    let failed = live.run(source, name, hand);
+    if (!later) {
+      later = python.loadPackage(told.packages, { messageCallback() {} });
+      if (failed?.get("error").includes("ModuleNotFoundError")) { // inside a function of the library
+        await later;
+        say("again");
+        failed = live.run(source, name, hand);
+      }
+    }
+    return failed ? failed.toJs({ dict_converter: Object.fromEntries }) : {};
   },
   async check({ source }) {
     return { said: live.check(source) };
