@@ -72,7 +72,7 @@ def cell(page, number=0):
 
 def write(page, code, number=0):
     """Replace the code of a cell."""
-    editor = cell(page, number).get_by_role("textbox")
+    editor = cell(page, number).locator(".live-code")
     editor.evaluate(
         "box => { const d = box.closest('details'); if (d) d.open = true; }"
     )
@@ -283,7 +283,7 @@ def own_zip(tmp_path_factory):
 @pytest.mark.weekly
 def test_ratings_of_ones_own_are_verified_and_used(context, own_zip, tmp_path):
     page = context.new_page()
-    page.goto("book/datasets.html")
+    page.goto(f"book/{PAGES[0]}.html")
     assert done(page, page.locator(".live-run").first) == "Done"
     box = page.get_by_role("complementary", name="MovieLens 100K: what the cells see")
     assert "look-alike" in box.get_by_role("status").inner_text()
@@ -296,9 +296,9 @@ def test_ratings_of_ones_own_are_verified_and_used(context, own_zip, tmp_path):
     box.locator("input").set_input_files(own_zip)
     box.get_by_text("your own MovieLens 100K, verified").wait_for()
     page.reload()
-    asks = "print(movielens.source)"
+    asks = "print(datasets.fetch_movielens_100k().source)"
     assert done(page, page.locator(".live-run").first) == "Done"
-    first = live.cells("datasets")[0]
+    first = live.cells(PAGES[0])[0]
     assert run(page, f"{first.code}\n{asks}", first.number) == ("Done", "real")
     cell(page, first.number).locator(".live-reset").click()
     page.close()

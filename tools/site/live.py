@@ -40,6 +40,11 @@ LACKING = {
     "urllib": "a network",
     "voyager": "the library Voyager",
 }
+# The same, where it is no module: NumPy hangs there on a part of that look-alike.
+LACKING_IN_CALLS = {
+    'engine="numba"': "compiled kernels",
+    "fetch_amazon_reviews": "the reviews of instruments",
+}
 ABSENT = (
     "This copy of the site was built without Python for the browser, so its cells do "
     "not run here; the notebook of this page does, and the download menu has it."
@@ -108,8 +113,7 @@ def scan(name: str) -> tuple[tuple[Cell, ...], dict[str, str]]:
 def lacked_by(code: str, dead: dict[str, str]) -> set[str]:
     """Say what code needs that browsers lack."""
     lacks = {lacking(module) for module in imports(code)} - {""}
-    if 'engine="numba"' in code:
-        lacks.add(LACKING["numba"])
+    lacks |= {what for call, what in LACKING_IN_CALLS.items() if call in code}
     return lacks | {dead[name] for name in exercises.free(code) if name in dead}
 
 
