@@ -35,6 +35,7 @@ SLOW = {
     "spark-cluster",
     "spark-operations",
     "splits-and-lists",
+    "state-of-the-art",
     "stochastic-gradient",
     "what-the-factors-found",
 }
