@@ -24,6 +24,8 @@
       "production", "nightly", "train_als"],
     "book/implicit-als": ["implicit feedback", "implicit", "likes", "clicks", "confidence", "alpha", "explain",
       "one class"],
+    "book/counts": ["counts", "play counts", "plays", "event log", "events", "recency", "time decay", "forgetting",
+      "unobserved weight", "ials"],
     "book/large-ranks": ["conjugate gradient", "large rank", "large ranks", "approximate solver"],
     "book/ranking-evaluation": ["evaluation", "evaluate", "metrics", "ndcg", "map", "precision", "recall",
       "hit rate", "top n", "offline evaluation"],

@@ -107,6 +107,7 @@ def test_a_page_is_run_anew_when_the_library_changes_in_what_it_does(book):
     assert "answer 41" not in shown(book)
 
 
+@pytest.mark.weekly
 def test_two_pages_run_at_a_time_and_each_once(book):
     meet = """
 ```{code-cell} ipython3
@@ -232,6 +233,7 @@ def addressed(book, repository, site):
     (book / "_config.yml").write_text(config, "utf-8")
 
 
+@pytest.mark.weekly
 def test_without_addresses_none_is_made_up(book):
     addressed(book, "", "")
     assert build(book).returncode == 0
@@ -255,6 +257,7 @@ def test_an_address_that_is_no_repository_is_refused(book):
     assert "https://github.com/OWNER/NAME" in result.stdout + result.stderr
 
 
+@pytest.mark.weekly
 @pytest.mark.skipif(not pdf.find_chromium(), reason="install chromium to print")
 def test_the_whole_book_prints_with_links_that_lead_somewhere(book):
     addressed(book, "", "")
@@ -272,6 +275,7 @@ def test_the_whole_book_prints_with_links_that_lead_somewhere(book):
         assert re.search(rb"/" + re.escape(name) + rb" \[", printed), name
 
 
+@pytest.mark.weekly
 def test_each_warning_fails_the_build_and_says_where(book):
     wrong = {
         "nowhere": "See {ref}`nowhere`.",

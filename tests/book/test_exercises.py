@@ -21,6 +21,7 @@ ALLOWED = tomllib.loads(Path(__file__).with_name("altered_results.toml").read_te
 SLOW = {
     "als-dialects",
     "baselines-and-evaluation",
+    "fast-als",
     "implicit-als",
     "kernels-and-roofline",
     "large-ranks",
@@ -38,6 +39,7 @@ SLOW = {
     "state-of-the-art",
     "stochastic-gradient",
     "what-the-factors-found",
+    "when-to-use-als",
 }
 
 

@@ -109,6 +109,7 @@ def tiny(made, tmp_path):
     return shutil.copytree(made, tmp_path / "book of one")
 
 
+@pytest.mark.weekly
 def test_stored_outputs_made_anew_pass(tiny):
     result = compare(tiny)
     assert result.returncode == 0, result.stdout
@@ -136,6 +137,7 @@ def test_one_changed_digit_in_a_real_chapter_is_found(tmp_path):
     assert "93.71" in result.stdout
 
 
+@pytest.mark.weekly
 def test_a_cell_that_never_ran_is_refused(tiny):
     def forget(notebook):
         notebook.cells[0].execution_count = None
@@ -171,6 +173,7 @@ def test_a_skipped_cell_is_refused(tiny):
     assert "skipped" in result.stdout
 
 
+@pytest.mark.weekly
 @pytest.mark.parametrize("there", [True, False])
 def test_a_missing_or_orphaned_stored_notebook_is_refused(tiny, there):
     path = tiny / "tests" / "outputs" / "tiny.ipynb"

@@ -74,6 +74,7 @@ def with_locale(name, folder):
     return {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 
 
+@pytest.mark.weekly
 def test_results_do_not_depend_on_what_surrounds_them(tmp_path):
     said = {}
     for number, changed in enumerate(SURROUNDINGS):

@@ -188,6 +188,7 @@ def test_unfit_fold_in_is_refused():
         model.fold_in(np.ones((1, 6)))
 
 
+@pytest.mark.weekly
 def test_on_movielens_regularisation_decides_between_losing_and_winning(movielens):
     train, test = splits.random_split(movielens.ratings)
 

@@ -387,6 +387,7 @@ def test_unfit_questions_are_refused():
         model.explain(0, 0, n=0)
 
 
+@pytest.mark.weekly
 def test_on_movielens_tuned_likes_beat_popularity_on_the_random_split(movielens):
     likes = movielens.ratings[movielens.ratings.rating >= 4].assign(rating=1)
     _, users, items = ratings_matrix(likes)

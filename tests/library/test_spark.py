@@ -147,12 +147,14 @@ def fits(real_java, tmp_path_factory):
     return {master: future.result() for master, future in started.items()}
 
 
+@pytest.mark.weekly
 def test_spark_master_says_where_the_work_is_done(fits):
     assert {master: fit["master"] for master, fit in fits.items()} == {
         master: master for master in fits
     }
 
 
+@pytest.mark.weekly
 def test_the_number_of_threads_changes_neither_rmse_nor_recommendations(fits):
     one, two, four = fits.values()
     assert one["rmse"] < 0.5 * one["mean"]  # it has learnt something
@@ -162,25 +164,30 @@ def test_the_number_of_threads_changes_neither_rmse_nor_recommendations(fits):
     assert one["top"] == two["top"] == four["top"]
 
 
+@pytest.mark.weekly
 def test_the_number_of_threads_does_not_change_the_partitions(fits):
     assert {(fit["partitions"], fit["after a shuffle"]) for fit in fits.values()} == {
         (2, "4")
     }
 
 
+@pytest.mark.weekly
 def test_times_are_in_utc_wherever_the_reader_is(fits):
     assert {fit["epoch"] for fit in fits.values()} == {"1970-01-01 00:00:00"}
 
 
+@pytest.mark.weekly
 def test_spark_listens_on_loopback_only(fits):
     assert {fit["address"] for fit in fits.values()} == {"127.0.0.1"}
 
 
+@pytest.mark.weekly
 def test_the_end_of_python_ends_java(fits):
     for fit in fits.values():
         assert not is_running(fit["java"])
 
 
+@pytest.mark.weekly
 def test_the_environment_is_left_as_it_was(fits):
     for fit in fits.values():
         assert all(fit["environment kept"].values()), fit["environment kept"]

@@ -89,8 +89,8 @@ STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-pract
 COLOURS = ["color-contrast", "link-in-text-block"]
 # Visited on every push; all the others every week, as a visit takes five seconds.
 ONE_OF_EACH_KIND = (
-    "index", "playground", "ratings-and-sparsity", "rank-and-regularisation",
-    "spark-als", "ranking-evaluation", "teaching", "datasets", "library", "notation",
+    "index", "playground", "ratings-and-sparsity", "spark-als", "ranking-evaluation",
+    "datasets", "notation",
 )  # fmt: skip
 
 

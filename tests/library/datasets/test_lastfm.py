@@ -49,6 +49,7 @@ def test_the_zip_is_fetched_once_and_kept(server, cache):
     assert server.asked.count(f"/{ZIP}") == 1
 
 
+@pytest.mark.weekly
 def test_without_a_network_the_lookalike_stands_in_and_the_cache_remembers(cache):
     assert datasets.fetch_lastfm_2k().source == "look-alike"
     assert "127.0.0.1" in (cache / lastfm.LASTFM_MARKER).read_text("utf-8")
