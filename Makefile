@@ -33,7 +33,8 @@ else
 	test ! -e $(VENV)/unfinished || rm -r $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	touch $(VENV)/unfinished
-	$(BIN)/python -m pip install --quiet -r requirements.txt -r requirements-serve.txt
+	@# what is imported is compiled then; all of it would take half a minute
+	$(BIN)/python -m pip install --quiet --no-compile -r requirements.txt -r requirements-serve.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	rm $(VENV)/unfinished
 	mkdir -p $(VENV)/share/jupyter/lab/settings

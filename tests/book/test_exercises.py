@@ -21,6 +21,7 @@ ALLOWED = tomllib.loads(Path(__file__).with_name("altered_results.toml").read_te
 SLOW = {
     "als-dialects",
     "baselines-and-evaluation",
+    "counts",
     "fast-als",
     "implicit-als",
     "kernels-and-roofline",
