@@ -32,6 +32,8 @@
     "book/als-dialects": ["implicit library", "cheat sheet", "compare libraries", "lenskit", "weighted lambda"],
     "book/when-to-use-als": ["when to use", "alternatives", "neural", "deep learning", "two tower", "bpr",
       "limitations"],
+    "book/state-of-the-art": ["ials", "ease", "slim", "strong generalisation", "strong generalization",
+      "state of the art", "unobserved weight", "reproducibility"],
     "book/serving": ["serving", "serve", "deploy", "deployment", "production", "api service", "nearest neighbours",
       "ann", "latency", "top k"],
     "book/nightly-loop": ["nightly", "retrain", "refit", "new users", "fold in", "a b test", "interleaving", "peeking",

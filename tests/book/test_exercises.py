@@ -37,6 +37,7 @@ SLOW = {
     "spark-cluster",
     "spark-operations",
     "splits-and-lists",
+    "state-of-the-art",
     "stochastic-gradient",
     "what-the-factors-found",
     "when-to-use-als",

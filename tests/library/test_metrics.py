@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from scipy.sparse import csr_array
 from sklearn.metrics import average_precision_score, ndcg_score
 
@@ -226,3 +227,57 @@ def test_bootstrap_of_rmse_refuses_unfit_errors():
         metrics.bootstrap_rmse([1, 2], [0.5])
     with pytest.raises(ValueError, match="at least two users and finite"):
         metrics.bootstrap_rmse([1, 2], [0.5, np.nan])
+
+
+def test_paired_bootstrap_is_that_of_a_loop_over_users():
+    rng = np.random.default_rng(4)
+    users = np.repeat(np.arange(12), rng.integers(1, 6, size=12))
+    first, second = rng.gamma(2, size=(2, 3, len(users)))
+    rows_of = [np.flatnonzero(users == user) for user in range(12)]
+    gaps = []
+    for _ in range(20_000):
+        rows = np.concatenate([rows_of[u] for u in rng.integers(12, size=12)])
+        roots = [np.sqrt(v[:, rows].mean(axis=1)) for v in (first, second)]
+        gaps.append(np.mean(roots[0] - roots[1]))
+    by_start = np.sqrt(first.mean(axis=1)) - np.sqrt(second.mean(axis=1))
+    gaps += stats.t.rvs(2, size=len(gaps), random_state=rng) * stats.sem(by_start)
+    tail = stats.norm.cdf(np.sqrt(12 / 11) * stats.t.ppf(0.1, 11))
+    found = metrics.paired_bootstrap(
+        first, second, users, root=True, n_resamples=20_000, confidence=0.8
+    )
+    assert found.estimate == pytest.approx(by_start.mean())
+    wanted = np.quantile(gaps, [tail, 1 - tail])
+    assert (found.low, found.high) == pytest.approx(wanted, abs=0.03 * np.ptp(wanted))
+
+
+def test_a_flat_model_is_paired_with_each_start_of_the_other():
+    rng = np.random.default_rng(5)
+    starts, flat = rng.normal(size=(3, 40)), rng.normal(size=40)
+    found = metrics.paired_bootstrap(starts, flat)
+    assert found == metrics.paired_bootstrap(starts, np.tile(flat, (3, 1)))
+    turned = metrics.paired_bootstrap(flat, starts)
+    assert turned.estimate == pytest.approx(-found.estimate)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "options", "message"),
+    [
+        ([1, np.nan], [1, 2], {}, "first must be finite"),
+        ([1, 2], [1, np.inf], {}, "second must be finite"),
+        (np.ones((1, 1, 2)), [1, 2], {}, "first must be finite, one row"),
+        ([1, 2], [-1, 2], {"root": True}, "second must be squared errors"),
+        ([1, 2, 3], [1, 2], {}, "3 rows of first, 2 of second"),
+        (np.ones((2, 4)), np.ones((3, 4)), {}, "2 starts of first, 3 of second"),
+        ([1, 2], [1, 2], {"users": [1, 2, 3]}, r"users of shape \(3,\) for 2 rows"),
+        ([1, 2], [1, 2], {"users": [7, 7]}, "at least two users"),
+        ([1, 2, 3], [1, 2, 3], {"users": [1, 2, np.nan]}, "none of them nan"),
+    ],
+)
+def test_what_cannot_be_paired_is_refused(first, second, options, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.paired_bootstrap(first, second, **options)
+
+
+def test_squared_errors_of_zero_and_two_users_are_enough():
+    zeros = metrics.paired_bootstrap([0, 0], [0, 0], root=True)
+    assert zeros == (0, 0, 0)
