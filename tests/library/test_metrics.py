@@ -281,3 +281,10 @@ def test_what_cannot_be_paired_is_refused(first, second, options, message):
 def test_squared_errors_of_zero_and_two_users_are_enough():
     zeros = metrics.paired_bootstrap([0, 0], [0, 0], root=True)
     assert zeros == (0, 0, 0)
+
+
+def test_percentiles_of_two_users_are_as_far_out_as_students_t_says():
+    """Each user alone is a quarter of the draws: Student's t with one degree of
+    freedom puts both ends among them at this confidence, with three it does not."""
+    found = metrics.paired_bootstrap([0, 1], [0, 0], confidence=0.32)
+    assert found == (0.5, 0, 1)

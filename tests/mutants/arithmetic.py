@@ -31,6 +31,10 @@ OPERATORS = (
 )
 # Lines that Cosmic Ray makes and that change no result, with the reason.
 EQUIVALENT: dict[str, str] = {
+    "metrics: size = max(1, 2**17 * n_users)": "all resamples are drawn at once",
+    "metrics: size = max(1, 2*17 // n_users)": "few resamples are drawn at once",
+    "metrics: draws = per_start(_resampled_sums(sums, n_resamples, rng)).mean("
+    "axis=+1)": "there are two axes, and the second is the last",
     "recommender: BLOCK_CELLS = 2*22  # scores held at once by `recommend`: 32 MB": (
         "the lists are made in smaller blocks, and are the same"
     ),
