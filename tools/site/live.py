@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import nbformat
 from docutils import nodes
+from sphinx.errors import ExtensionError
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
@@ -276,16 +277,17 @@ class NumberCells(SphinxPostTransform):
             if chapters.is_notebook(name) and cells(name):
                 self.say(ABSENT if not self.app.live else sentence(name))
             return
-        able = {cell.number: cell for cell in cells(name) if not cell.lacks}
-        codes = chapters.code_cells(chapters.read(name))
-        numbers = iter(
-            n for n, c in enumerate(codes) if "remove-cell" not in chapters.tags(c)
-        )
+        left = {cell.number: cell for cell in cells(name)}
         for node in list(self.document.findall(nodes.container)):
-            if node.get("nb_element") == "cell_code":
-                number = next(numbers)
-                if number in able:
-                    node["ids"].append(f"live-{number}")
+            if node.get("nb_element") != "cell_code" or not node.children:
+                continue
+            code = node.children[0].astext().strip()
+            same = (n for n, cell in left.items() if cell.code.strip() == code)
+            number = next(same, None)
+            if number is not None and not left.pop(number).lacks:
+                node["ids"].append(f"live-{number}")
+        if left:
+            raise ExtensionError(f"{name}: cells {[*left]} are not on the page")
         if sentence(name):
             self.say(sentence(name))
 
