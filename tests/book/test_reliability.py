@@ -231,6 +231,7 @@ def checkout(tmp_path):
         "requirements-serve.txt",
         "pyproject.toml",
         "tools/lock.py",
+        "tools/pyodide.json",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(chapters.ROOT / name, tmp_path / name)

@@ -58,7 +58,8 @@ def zipped(members: dict[str, bytes]) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, body in members.items():
-            archive.writestr(name, body)
+            entry = zipfile.ZipInfo(name)  # the same bytes at any time
+            archive.writestr(entry, body, zipfile.ZIP_DEFLATED)
     return packed.getvalue()
 
 
