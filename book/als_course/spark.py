@@ -39,8 +39,7 @@ NO_NATIVE_BLAS = " ".join(
 )
 # A simple collector starts at once; the many steps of an ALS fit need more stack.
 SMALL = "-XX:+UseSerialGC -Xss4m"
-# Each method compiled once and not better and better: quicker where all rows are few,
-# several times slower where a fit computes, as nonnegative least squares does.
+# Several times slower where a fit computes, as nonnegative least squares does.
 SHORT_LIVED = f"-XX:TieredStopAtLevel=1 {SMALL}"
 # They repeat as JSON on stderr what the exception says anyway.
 ECHOING_LOGGERS = ("DataFrameQueryContextLogger", "SQLQueryContextLogger")
@@ -51,13 +50,16 @@ _running = ExitStack()  # what `stop_spark` undoes, the last thing first
 # -- the public functions -----------------------------------------------------------
 
 
-def get_spark(app_name="als-course", **conf):
+def get_spark(app_name="als-course", short_lived=False, **conf):
     """Start a quiet Spark session whose results can be had again, or give the running.
 
     Parameters
     ----------
     app_name : str
         What Spark calls the session. A running session keeps its name.
+    short_lived : bool
+        Whether Java compiles each method once and not better and better, which is
+        quicker where all rows are few and slower where a fit computes for long.
     **conf
         Settings by Spark's own names, which replace those below:
         ``get_spark(**{"spark.driver.memory": "4g"})``.
@@ -98,7 +100,8 @@ def get_spark(app_name="als-course", **conf):
             "this program was started by spark-submit, whose command line decides the "
             "settings; use pyspark.sql.SparkSession.builder.getOrCreate() instead"
         )
-    settings = _settings(app_name, conf)
+    java = f"{NO_NATIVE_BLAS} {SHORT_LIVED if short_lived else SMALL}"
+    settings = _settings(app_name, {"spark.driver.extraJavaOptions": java} | conf)
     running = SparkSession.getActiveSession()
     if running is None:
         return _start(settings)
@@ -179,7 +182,6 @@ def _settings(app_name, conf):
         "spark.driver.memory": "2g",
         "spark.driver.host": address,
         "spark.driver.bindAddress": address,
-        "spark.driver.extraJavaOptions": f"{NO_NATIVE_BLAS} {SMALL}",
         "spark.executor.extraJavaOptions": NO_NATIVE_BLAS,
     }
     for name, value in conf.items():

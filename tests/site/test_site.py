@@ -18,7 +18,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 import als_course
-from als_course import plots
+from als_course import datasets, plots
 from tools import chapters
 from tools.site import figures, theme_fixes
 
@@ -293,9 +293,10 @@ def test_no_page_shows_a_traceback_or_a_warning(page):
 
 def test_a_page_on_amazon_reviews_shows_what_they_are():
     for name in chapters.notebooks():
-        if len(chapters.variants(name)) > 1:
+        if "fetch_amazon_reviews" in chapters.fallbacks(name):
             text = "".join(parse(SITE / "book" / f"{name}.html").text)
-            kind = ": real" if chapters.have_real_amazon() else " (look-alike)"
+            real = datasets.fetch_amazon_reviews().source == "real"
+            kind = ": real" if real else " (look-alike)"
             assert f"Amazon Musical Instruments{kind}" in text
 
 

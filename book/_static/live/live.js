@@ -66,7 +66,7 @@
   if (told.chapters) return tellProgress();
 
   // -- the first press ------------------------------------------------------------------
-  if (!told.python || !location.protocol.startsWith("http") || !self.WebAssembly) return;
+  if (!told.python || !told.exercises || !location.protocol.startsWith("http") || !self.WebAssembly) return;
   const PENDING = "als-live-pending";
   let session = null;
   // A service worker lets pages work offline, and Stop keep the variables: the page must
