@@ -261,6 +261,7 @@ def test_without_addresses_none_is_made_up(book):
     assert not (book / "_build" / "html" / "sitemap.xml").exists()
 
 
+@pytest.mark.weekly
 def test_an_address_that_is_no_repository_is_refused(book):
     addressed(book, "https://github.com/only-owner", "")
     result = build(book)
@@ -306,6 +307,7 @@ def test_each_warning_fails_the_build_and_says_where(book):
         assert re.search(rf"page-{named}\.md.*{named}", result.stderr), named
 
 
+@pytest.mark.weekly
 def test_a_change_to_the_theme_that_finds_nothing_to_change_fails_the_build(book):
     config = book / "_config.yml"
     config.write_text(config.read_text("utf-8").replace(SMALL, ""), "utf-8")

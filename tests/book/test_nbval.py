@@ -157,6 +157,7 @@ def test_a_chapter_edited_since_its_outputs_were_stored_is_refused(tiny):
     assert "its code is not the chapter's" in result.stdout
 
 
+@pytest.mark.weekly
 def test_a_skipped_cell_is_refused(tiny):
     page = tiny / "book" / "tiny.md"
     tagged = page.read_text("utf-8").replace(

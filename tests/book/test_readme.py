@@ -149,6 +149,7 @@ def test_nothing_that_is_installed_with_the_requirements_is_left_unpinned(file):
                 assert canonicalize_name(needed.name) in names, (requirement, needed)
 
 
+@pytest.mark.weekly
 def test_every_extension_fits_this_jupyterlab():
     listed = subprocess.run(
         [sys.executable, "-m", "jupyter", "labextension", "list"],

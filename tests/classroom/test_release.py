@@ -346,6 +346,7 @@ def tiny_wheel(folder):
         wheel.writestr(f"{info}/RECORD", "")
 
 
+@pytest.mark.weekly
 def test_a_kit_installs_where_there_is_no_network(tmp_path, monkeypatch):
     """With one wheel for all; the real ones are a gigabyte and need an index."""
     (tmp_path / "html").mkdir()
