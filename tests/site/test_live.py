@@ -92,6 +92,7 @@ def test_a_page_loads_nothing_of_python_until_a_button_is_pressed(context):
     page, asked = context.new_page(), []
     page.on("request", lambda request: asked.append(urlsplit(request.url).path))
     page.goto(f"book/{PAGE}.html", wait_until="networkidle")
+    page.locator(".live-run").first.wait_for(state="attached")
     assert page.locator(".live-run").count() == len(live.cells(PAGE))
     own = [path for path in asked if "/live/" in path]
     assert [path.rpartition("/")[2] for path in own] == ["live.css", "live.js"]
